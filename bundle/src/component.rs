@@ -1,0 +1,145 @@
+//! What a component is: the signed description that travels in the component image's config, so that everything needed to
+//! plan an installation (files, sizes, templates, roles) is known before the first layer byte is read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::{ComponentName, LayerPath, Version};
+
+/// What a host is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Control plane, with etcd unless the cluster config names dedicated etcd nodes; also a (tainted) node.
+    Master,
+    /// Runs workloads.
+    Worker,
+    /// A dedicated etcd member.
+    Etcd,
+}
+
+/// How the installer treats a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One layer of files, unpacked into the store.
+    Program,
+    /// A container image: its blobs are kept verbatim and imported into containerd.
+    Container,
+    /// OS packages (kernels too): blobs kept verbatim and handed to the host's package tool.
+    Packages,
+}
+
+/// The signed description of one component (`dev.sealift.component` in the image config; for container images, which keep
+/// their own config, in the annotations of the index descriptor).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// Directory name under `manifests/components/`.
+    pub name: ComponentName,
+    /// Upstream version, for packages the version of the main package.
+    pub version: Version,
+    /// How the installer treats it.
+    pub kind: Kind,
+    /// Roles that need it, sorted.
+    pub roles: Vec<Role>,
+    /// SPDX expression.
+    pub licence: String,
+    /// The artifacts its files came from, in the order of the lock.
+    pub upstream: Vec<Upstream>,
+    /// Programs the component promises, for example `bin/etcd`; each is in its file list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<LayerPath>,
+    /// Kernel modules it needs (loaded or built in), canonical names with `_`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// Units and config files, rendered on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<Template>,
+    /// OS packages, for [`Kind::Packages`]; one blob each, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<Package>,
+}
+
+/// Where an artifact came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// URL as the manifest names it (mirrors never appear); `apt:NAME=VERSION` for Debian packages.
+    pub url: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of the artifact.
+    pub sha256: Digest,
+}
+
+/// What a rendered template becomes on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateKind {
+    /// A systemd unit: `/etc/systemd/system/NAME`.
+    Unit,
+    /// A configuration file: `/opt/sealift/current/etc/COMPONENT/NAME`.
+    Config,
+}
+
+/// A minijinja template (strict undefined), carried as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// File name of the rendered file, for example `etcd.service`.
+    pub name: LayerPath,
+    /// What it becomes.
+    pub kind: TemplateKind,
+    /// The template's text.
+    pub text: String,
+}
+
+/// One OS package, stored verbatim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Package name.
+    pub name: String,
+    /// Package version, with epoch.
+    pub version: String,
+    /// File name as published, for example `linux-image-6.1.0-40-amd64_6.1.153-1_amd64.deb`.
+    pub file: String,
+    /// Digest of the package file: the key of its blob.
+    pub sha256: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One entry of a component layer (`dev.sealift.files`): what may be in the layer, exactly, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Path inside the layer.
+    pub path: LayerPath,
+    /// What it is.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// The kinds of entry a layer can have; nothing else exists in the format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Entry {
+    /// A directory (mode 0755).
+    Directory,
+    /// A regular file.
+    Regular {
+        /// Permission bits: one of 0755, 0644, 0555, 0444, 0700, 0600.
+        mode: u32,
+        /// Bytes.
+        size: u64,
+        /// SHA-256 of the content.
+        sha256: Digest,
+    },
+    /// A relative symbolic link that stays inside the layer.
+    Symlink {
+        /// Link target, relative to the link's directory.
+        target: String,
+    },
+}

@@ -1,0 +1,28 @@
+//! Turns a bare Linux host into a Kubernetes node from one signed bundle.
+//!
+//! `main.rs` only parses the command line and calls [`commands`]. Data flows one way:
+//! bundle + facts + cluster config -> plan -> steps -> journal and events.
+
+pub mod agent;
+pub mod approver;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod context;
+pub mod engine;
+pub mod event;
+pub mod facts;
+pub mod generation;
+pub mod host;
+pub mod journal;
+pub mod kubeapi;
+pub mod output;
+pub mod pki;
+pub mod plan;
+pub mod render;
+pub mod report;
+pub mod roles;
+pub mod step;
+pub mod steps;
+pub mod store;
+pub mod trust;
