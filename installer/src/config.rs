@@ -1,1 +1,232 @@
-//! (being written)
+//! `cluster.toml`: the cluster's networks and its nodes. The same file on every host; unknown keys are errors.
+//!
+//! Parsing gives a value that has been checked as a whole: addresses are numeric and distinct, networks do not overlap,
+//! there is a master. Errors show the line and what is wrong there.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use bundle::Digest;
+use bundle::component::Role;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+mod check;
+
+pub use check::ConfigError;
+
+/// The roles of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles(BTreeSet<Role>);
+
+impl Roles {
+    /// A set of roles.
+    pub fn new(roles: impl IntoIterator<Item = Role>) -> Self {
+        Self(roles.into_iter().collect())
+    }
+
+    /// Whether this role is among them.
+    pub fn contains(&self, role: Role) -> bool {
+        self.0.contains(&role)
+    }
+
+    /// Control plane.
+    pub fn master(&self) -> bool {
+        self.contains(Role::Master)
+    }
+
+    /// Runs workloads.
+    pub fn worker(&self) -> bool {
+        self.contains(Role::Worker)
+    }
+
+    /// Dedicated etcd member.
+    pub fn etcd(&self) -> bool {
+        self.contains(Role::Etcd)
+    }
+
+    /// In a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = Role> {
+        self.0.iter().copied()
+    }
+
+    /// No role at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether every role of this set is in the other.
+    pub fn is_subset(&self, other: &Roles) -> bool {
+        self.0.is_subset(&other.0)
+    }
+
+    /// Whether a component for these roles is needed here.
+    pub fn need(&self, component: &bundle::Component) -> bool {
+        component.roles.iter().any(|role| self.contains(*role))
+    }
+}
+
+/// The name of a role as written in files and on the command line.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Master => "master",
+        Role::Worker => "worker",
+        Role::Etcd => "etcd",
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.iter().map(role_name).collect();
+        f.pad(&names.join(","))
+    }
+}
+
+/// A checked `cluster.toml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// `[cluster]`.
+    pub cluster: Cluster,
+    /// `[[node]]`, in the order of the file.
+    pub nodes: Vec<Node>,
+    /// `[etcd]`.
+    pub etcd: Etcd,
+    /// `[kernel]`.
+    pub kernel: Kernel,
+    /// `[certificates]`.
+    pub certificates: Certificates,
+    /// Digest of the file's bytes.
+    pub digest: Digest,
+}
+
+/// Names and networks of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Name, RFC 1123 label.
+    pub name: String,
+    /// DNS domain of services.
+    pub domain: String,
+    /// Network of service addresses.
+    pub service_cidr: IpNet,
+    /// Network of pod addresses; each node gets a part of it.
+    pub pod_cidr: IpNet,
+}
+
+/// One host of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Node name, RFC 1123, lower case.
+    pub name: String,
+    /// Its numeric address, by which it is known to all others.
+    pub address: IpAddr,
+    /// What it is for.
+    pub roles: Roles,
+}
+
+/// Settings of etcd; defaults are etcd's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Etcd {
+    /// Heartbeat interval in milliseconds.
+    pub heartbeat_ms: u32,
+    /// Election timeout in milliseconds, at least five heartbeats.
+    pub election_ms: u32,
+    /// Size at which the database refuses writes, bytes.
+    pub quota_bytes: u64,
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// Separate directory of the write-ahead log.
+    pub wal_dir: Option<PathBuf>,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 100,
+            election_ms: 1000,
+            quota_bytes: 2 << 30,
+            data_dir: PathBuf::from("/var/lib/etcd"),
+            wal_dir: None,
+        }
+    }
+}
+
+/// What to do about the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kernel {
+    /// Policy.
+    pub policy: KernelPolicy,
+}
+
+/// Policy for the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelPolicy {
+    /// Keep the running kernel.
+    #[default]
+    Keep,
+}
+
+/// Lifetimes of certificates; for tests of renewal.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    /// Lifetime of leaf certificates in hours; a year when absent.
+    pub leaf_hours: Option<u32>,
+    /// Lifetime of kubelet certificates in minutes (controller-manager's signing duration); a year when absent.
+    pub kubelet_minutes: Option<u32>,
+}
+
+impl ClusterConfig {
+    /// Bits of the part of the pod network that one node gets.
+    pub const NODE_CIDR_MASK: u8 = 24;
+
+    /// All nodes with role master, in the order of the file.
+    pub fn masters(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.roles.master())
+    }
+
+    /// The etcd members: nodes with role etcd, or the masters when there are none.
+    pub fn etcd_members(&self) -> Vec<&Node> {
+        let dedicated: Vec<&Node> = self.nodes.iter().filter(|node| node.roles.etcd()).collect();
+        if dedicated.is_empty() { self.masters().collect() } else { dedicated }
+    }
+
+    /// Whether etcd runs on this node.
+    pub fn runs_etcd(&self, node: &Node) -> bool {
+        self.etcd_members().iter().any(|member| member.name == node.name)
+    }
+
+    /// The address of the `kubernetes` service: the first of the service network.
+    pub fn api_service_ip(&self) -> IpAddr {
+        nth_address(self.cluster.service_cidr, 1)
+    }
+
+    /// The address of the DNS service: the tenth of the service network.
+    pub fn dns_ip(&self) -> IpAddr {
+        nth_address(self.cluster.service_cidr, 10)
+    }
+
+    /// Identity of the cluster, from what can never change: its name, domain and networks.
+    pub fn id(&self) -> String {
+        let Cluster { name, domain, service_cidr, pod_cidr } = &self.cluster;
+        Digest::of(format!("sealift cluster\n{name}\n{domain}\n{service_cidr}\n{pod_cidr}\n").as_bytes()).short()
+    }
+
+    /// The node that has one of these addresses.
+    pub fn node_at(&self, addresses: &[IpAddr]) -> Option<&Node> {
+        self.nodes.iter().find(|node| addresses.contains(&node.address))
+    }
+}
+
+fn nth_address(network: IpNet, n: u32) -> IpAddr {
+    match network {
+        IpNet::V4(network) => Ipv4Addr::from(u32::from(network.network()).wrapping_add(n)).into(),
+        IpNet::V6(network) => {
+            std::net::Ipv6Addr::from(u128::from(network.network()).wrapping_add(u128::from(n))).into()
+        }
+    }
+}

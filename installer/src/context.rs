@@ -1,1 +1,84 @@
-//! (being written)
+//! What every step gets to see: the host, the wanted state, and a way to say what happens.
+
+use std::path::{Path, PathBuf};
+
+use bundle::Component;
+
+use crate::config::{ClusterConfig, Node, Roles};
+use crate::event::{Event, Events};
+use crate::facts::Facts;
+use crate::generation::Generation;
+use crate::host::Host;
+
+/// Where Sealift keeps programs: everything in it is root's alone.
+pub const HOME: &str = "/opt/sealift";
+/// The generation in use.
+pub const CURRENT: &str = "/opt/sealift/current";
+/// State of the installer and its long-running modes.
+pub const STATE: &str = "/var/lib/sealift";
+/// Configuration, certificates and secrets.
+pub const ETC: &str = "/etc/sealift";
+/// Stamps of started units.
+pub const STARTED: &str = "/run/sealift/started";
+
+/// Everything a step may use. Steps change the machine through `host` only.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The door to the machine.
+    pub host: &'a Host,
+    /// Where events go; see [`Context::note`].
+    pub events: &'a dyn Events,
+    /// The cluster.
+    pub config: &'a ClusterConfig,
+    /// This host in the cluster.
+    pub node: &'a Node,
+    /// The roles this run installs (a subset of the node's).
+    pub roles: &'a Roles,
+    /// What the host is and can do.
+    pub facts: &'a Facts,
+    /// All components of the bundle, needed by this host or not.
+    pub components: &'a [Component],
+    /// The rendered wanted state.
+    pub desired: &'a Generation,
+    /// Name of the step at work, for events.
+    pub step: &'a str,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("node", &self.node).field("step", &self.step).finish_non_exhaustive()
+    }
+}
+
+impl Context<'_> {
+    /// A component of the bundle.
+    pub fn component(&self, name: &str) -> Option<&Component> {
+        self.components.iter().find(|component| component.name.as_str() == name)
+    }
+
+    /// Path of a component's program in the current generation.
+    pub fn program(&self, component: &str, path: &str) -> PathBuf {
+        Path::new(CURRENT).join(component).join(path)
+    }
+
+    /// Path of a component's rendered config file in the current generation.
+    pub fn etc(&self, component: &str, name: &str) -> PathBuf {
+        Path::new(CURRENT).join("etc").join(component).join(name)
+    }
+
+    /// Says a fact worth a line.
+    pub fn note(&self, text: impl Into<String>) {
+        self.events.emit(&Event::Note { step: self.step.to_owned(), text: text.into() });
+    }
+
+    /// Says something a person should look at.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.events.emit(&Event::Warning { step: self.step.to_owned(), text: text.into() });
+    }
+
+    /// Says how far a long step has come; `total` 0 when not known, `unit` is `bytes` or what is counted.
+    pub fn progress(&self, done: u64, total: u64, unit: &str) {
+        let (step, unit) = (self.step.to_owned(), unit.to_owned());
+        self.events.emit(&Event::Progress { step, done, total, unit });
+    }
+}

@@ -1,1 +1,140 @@
-//! (being written)
+//! What happens during a run, as data: the terminal, a pipe, `--json`, the journal and the log all get the same events.
+
+use serde::{Deserialize, Serialize};
+
+use crate::step::Change;
+
+/// One thing that happened. JSON: `{"event":"step-started", …}`; readers keep going over events they do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Event {
+    /// The run begins.
+    RunStarted {
+        /// Roles of this host.
+        roles: String,
+        /// Bundle name and version.
+        bundle: String,
+        /// Number of steps.
+        steps: usize,
+    },
+    /// A step is looked at.
+    StepStarted {
+        /// Step name.
+        step: String,
+        /// Its title.
+        title: String,
+        /// Position, from 1.
+        index: usize,
+        /// Number of steps.
+        total: usize,
+    },
+    /// A step is going to be applied.
+    StepChanges {
+        /// Step name.
+        step: String,
+        /// What will change.
+        changes: Vec<Change>,
+    },
+    /// Progress inside a step.
+    Progress {
+        /// Step name.
+        step: String,
+        /// So far.
+        done: u64,
+        /// In all; 0 when not known.
+        total: u64,
+        /// `bytes`, or what is counted.
+        unit: String,
+    },
+    /// A fact worth a line.
+    Note {
+        /// Step name; empty outside of steps.
+        step: String,
+        /// The fact.
+        text: String,
+    },
+    /// Something a person should look at, although the run goes on.
+    Warning {
+        /// Step name; empty outside of steps.
+        step: String,
+        /// What and why.
+        text: String,
+    },
+    /// A step ended.
+    StepFinished {
+        /// Step name.
+        step: String,
+        /// How.
+        outcome: Outcome,
+        /// The reason for `kept`, `skipped`, `waiting` and `failed`.
+        detail: String,
+        /// Number of changes made.
+        changes: usize,
+        /// Duration.
+        milliseconds: u64,
+    },
+    /// The run ended.
+    RunFinished {
+        /// Exit code.
+        code: u8,
+        /// Number of changes made.
+        changes: usize,
+        /// Duration of the whole.
+        milliseconds: u64,
+    },
+    /// An event of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Was as wanted.
+    Unchanged,
+    /// Applied.
+    Applied,
+    /// Left as it is, for a reason.
+    Kept,
+    /// Does not apply here.
+    Skipped,
+    /// Another host has to act first.
+    Waiting,
+    /// Did not work.
+    Failed,
+    /// An outcome of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Takes events; shown, stored or both.
+pub trait Events {
+    /// Takes one event. Never fails: reporting must not end an installation.
+    fn emit(&self, event: &Event);
+}
+
+/// Takes events and forgets them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quiet;
+
+impl Events for Quiet {
+    fn emit(&self, _: &Event) {}
+}
+
+/// Keeps events, for tests and for what happens before the log is open.
+#[derive(Debug, Default)]
+pub struct Recorded(std::sync::Mutex<Vec<Event>>);
+
+impl Recorded {
+    /// The events so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+impl Events for Recorded {
+    fn emit(&self, event: &Event) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event.clone());
+    }
+}

@@ -1,0 +1,227 @@
+//! Reading `cluster.toml` strictly: what the types cannot say is checked here, and each error shows its line.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+
+use bundle::Digest;
+use bundle::component::Role;
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Certificates, Cluster, ClusterConfig, Etcd, Kernel, Node, Roles};
+
+/// What is wrong in a `cluster.toml`, with the line it is in.
+#[derive(Debug, thiserror::Error)]
+#[error("reading `{path}`: {place}")]
+pub struct ConfigError {
+    path: String,
+    place: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    cluster: RawCluster,
+    node: Spanned<Vec<RawNode>>,
+    #[serde(default)]
+    etcd: Option<Spanned<Etcd>>,
+    #[serde(default)]
+    kernel: Kernel,
+    #[serde(default)]
+    certificates: Option<Spanned<Certificates>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCluster {
+    name: Spanned<String>,
+    domain: Option<Spanned<String>>,
+    service_cidr: Option<Spanned<IpNet>>,
+    pod_cidr: Option<Spanned<IpNet>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNode {
+    name: Spanned<String>,
+    address: Spanned<IpAddr>,
+    roles: Spanned<Vec<Role>>,
+}
+
+/// Something wrong at a place of the text.
+struct Wrong(Range<usize>, String);
+
+impl ClusterConfig {
+    /// Reads the text of a `cluster.toml`; `path` is only for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let error = |place: String| ConfigError { path: path.display().to_string(), place };
+        let raw: RawConfig = toml::from_str(text).map_err(|wrong| error(wrong.to_string().trim_end().to_owned()))?;
+        check(raw, Digest::of(text.as_bytes())).map_err(|Wrong(span, message)| error(show(text, span, &message)))
+    }
+}
+
+/// The line of a span with a caret under its start, as `toml` shows its own errors.
+fn show(text: &str, span: Range<usize>, message: &str) -> String {
+    let start = span.start.min(text.len());
+    let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let number = text[..start].matches('\n').count() + 1;
+    let column = text[line_start..start].chars().count();
+    let width =
+        text.get(span.start..span.end.min(line_start + line.len())).map_or(1, |part| part.chars().count().max(1));
+    let margin = " ".repeat(number.to_string().len());
+    format!(
+        "line {number}, column {}\n{margin} |\n{number} | {line}\n{margin} | {}{}\n{message}",
+        column + 1,
+        " ".repeat(column),
+        "^".repeat(width),
+    )
+}
+
+fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrong> {
+    let cluster = check_cluster(raw.cluster)?;
+    let nodes = check_nodes(raw.node, &cluster)?;
+    let etcd = raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd)?;
+    let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates)?;
+    Ok(ClusterConfig { cluster, nodes, etcd, kernel: raw.kernel, certificates, digest })
+}
+
+fn check_cluster(raw: RawCluster) -> Result<Cluster, Wrong> {
+    let label = |text: &Spanned<String>, what: &str| {
+        let good = is_label(text.get_ref());
+        let message = || format!("{what} must be 1 to 63 of `a-z 0-9 -`, a letter or digit at both ends");
+        if good { Ok(()) } else { Err(Wrong(text.span(), message())) }
+    };
+    label(&raw.name, "the cluster's name")?;
+    let domain = match raw.domain {
+        Some(domain) if domain.get_ref().len() <= 180 && domain.get_ref().split('.').all(is_label) => {
+            domain.into_inner()
+        }
+        Some(domain) => return Err(Wrong(domain.span(), "not a lower-case DNS domain".to_owned())),
+        None => "cluster.local".to_owned(),
+    };
+    let service_cidr = network(raw.service_cidr, [10, 96, 0, 0], 12..=26, "service_cidr")?;
+    let pod_cidr = network(raw.pod_cidr, [10, 244, 0, 0], 8..=ClusterConfig::NODE_CIDR_MASK, "pod_cidr")?;
+    let (service_span, service_cidr) = service_cidr;
+    let (pod_span, pod_cidr) = pod_cidr;
+    if overlap(&service_cidr, &pod_cidr) {
+        let message = format!("pod_cidr {pod_cidr} and service_cidr {service_cidr} overlap");
+        return Err(Wrong(pod_span.or(service_span).unwrap_or(0..0), message));
+    }
+    Ok(Cluster { name: raw.name.into_inner(), domain, service_cidr, pod_cidr })
+}
+
+fn network(
+    given: Option<Spanned<IpNet>>,
+    default: [u8; 4],
+    bits: std::ops::RangeInclusive<u8>,
+    key: &str,
+) -> Result<(Option<Range<usize>>, IpNet), Wrong> {
+    let Some(given) = given else {
+        let [a, b, c, d] = default;
+        let network = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(a, b, c, d), 16);
+        return Ok((None, IpNet::V4(network)));
+    };
+    let (span, network) = (given.span(), given.into_inner());
+    if matches!(network, IpNet::V6(_)) {
+        return Err(Wrong(span, format!("{key} must be an IPv4 network: IPv6 is not supported yet")));
+    }
+    if network != network.trunc() {
+        return Err(Wrong(span, format!("{key} has host bits set: did you mean {}?", network.trunc())));
+    }
+    if !bits.contains(&network.prefix_len()) {
+        return Err(Wrong(span, format!("{key} must be between /{} and /{}", bits.start(), bits.end())));
+    }
+    Ok((Some(span), network))
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
+
+fn check_nodes(raw: Spanned<Vec<RawNode>>, cluster: &Cluster) -> Result<Vec<Node>, Wrong> {
+    let list_span = raw.span();
+    let mut names = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    let mut nodes = Vec::new();
+    for raw in raw.into_inner() {
+        let name = raw.name.get_ref();
+        if name.len() > 63 || !name.split('.').all(is_label) {
+            let message = "a node's name must be lower case: `a-z 0-9 - .`, at most 63 characters (RFC 1123)";
+            return Err(Wrong(raw.name.span(), message.to_owned()));
+        }
+        if names.insert(name.clone(), ()).is_some() {
+            return Err(Wrong(raw.name.span(), format!("two nodes are called `{name}`")));
+        }
+        let address = *raw.address.get_ref();
+        let wrong = |message: String| Err(Wrong(raw.address.span(), message));
+        let IpAddr::V4(v4) = address else {
+            return wrong("a node's address must be IPv4: IPv6 is not supported yet".to_owned());
+        };
+        if v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_link_local() {
+            return wrong(format!("{address} cannot be the address of a node"));
+        }
+        if let Some(other) = addresses.insert(address, name.clone()) {
+            return wrong(format!("{address} is already the address of `{other}`"));
+        }
+        for (key, network) in [("service_cidr", cluster.service_cidr), ("pod_cidr", cluster.pod_cidr)] {
+            if network.contains(&address) {
+                return wrong(format!("{address} lies in {key} {network}, which is only for use inside the cluster"));
+            }
+        }
+        let roles_span = raw.roles.span();
+        let given = raw.roles.into_inner();
+        let roles = Roles::new(given.iter().copied());
+        if roles.is_empty() || roles.iter().count() != given.len() {
+            return Err(Wrong(roles_span, "a node needs at least one role, each named once".to_owned()));
+        }
+        nodes.push(Node { name: raw.name.into_inner(), address, roles });
+    }
+    if !nodes.iter().any(|node| node.roles.master()) {
+        return Err(Wrong(list_span, "no node has the role `master`".to_owned()));
+    }
+    Ok(nodes)
+}
+
+fn check_etcd(raw: Spanned<Etcd>) -> Result<Etcd, Wrong> {
+    let span = raw.span();
+    let etcd = raw.into_inner();
+    let wrong = |message: &str| Err(Wrong(span.clone(), message.to_owned()));
+    // The limits are etcd's own (server/embed/config.go): election at least five heartbeats and at most 50 s.
+    if etcd.heartbeat_ms == 0 || etcd.election_ms < etcd.heartbeat_ms.saturating_mul(5) || etcd.election_ms > 50_000 {
+        return wrong("election_ms must be at least five times heartbeat_ms and at most 50000");
+    }
+    if !(64 << 20..=8 << 30).contains(&etcd.quota_bytes) {
+        return wrong("quota_bytes must be between 64 MiB and 8 GiB");
+    }
+    for path in std::iter::once(&etcd.data_dir).chain(&etcd.wal_dir) {
+        let plain =
+            path.to_str().is_some_and(|text| text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)));
+        if !path.is_absolute() || !plain || path.components().any(|part| part == std::path::Component::ParentDir) {
+            return wrong("data_dir and wal_dir must be absolute paths of `A-Z a-z 0-9 / . _ -`");
+        }
+    }
+    Ok(etcd)
+}
+
+fn check_certificates(raw: Spanned<Certificates>) -> Result<Certificates, Wrong> {
+    let span = raw.span();
+    let certificates = raw.into_inner();
+    if certificates.leaf_hours == Some(0) || certificates.kubelet_minutes == Some(0) {
+        return Err(Wrong(span, "a lifetime must be at least 1".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// RFC 1123 label, lower case.
+fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    (1..=63).contains(&bytes.len())
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+}

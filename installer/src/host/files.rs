@@ -1,0 +1,293 @@
+//! Files of the host: reads that tell absence from failure, and writes that are atomic and durable.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use fs_err::os::unix::fs::OpenOptionsExt as _;
+
+use super::Host;
+
+/// What a path is, without following a link at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, socket or fifo.
+    Other,
+}
+
+/// One entry of the file tree (`lstat`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Entry {
+    pub(super) fn of(metadata: &std::fs::Metadata) -> Self {
+        let kind = match metadata.file_type() {
+            kind if kind.is_file() => FileKind::Regular,
+            kind if kind.is_dir() => FileKind::Directory,
+            kind if kind.is_symlink() => FileKind::Symlink,
+            _ => FileKind::Other,
+        };
+        Self { kind, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), size: metadata.len() }
+    }
+}
+
+fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Host {
+    /// The bytes of a file; `None` when there is none.
+    pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        Ok(absent(fs_err::read(self.real_path(path)))?)
+    }
+
+    /// The text of a file; `None` when there is none, an error when it is not UTF-8.
+    pub fn read_text(&self, path: &Path) -> Result<Option<String>> {
+        let Some(bytes) = self.read(path)? else { return Ok(None) };
+        Ok(Some(String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8 text", path.display()))?))
+    }
+
+    /// Opens a file for reading; `None` when there is none. A symbolic link at its end is followed.
+    pub fn open(&self, path: &Path) -> Result<Option<fs_err::File>> {
+        Ok(absent(fs_err::File::open(self.real_path(path)))?)
+    }
+
+    /// What is at a path (`lstat`); `None` when there is nothing.
+    pub fn entry(&self, path: &Path) -> Result<Option<Entry>> {
+        Ok(absent(fs_err::symlink_metadata(self.real_path(path)))?.map(|metadata| Entry::of(&metadata)))
+    }
+
+    /// Whether something is at a path (`lstat`).
+    pub fn exists(&self, path: &Path) -> Result<bool> {
+        Ok(self.entry(path)?.is_some())
+    }
+
+    /// The names in a directory, sorted; empty when there is none. Names that are not UTF-8 are an error.
+    pub fn list(&self, path: &Path) -> Result<Vec<String>> {
+        let Some(entries) = absent(fs_err::read_dir(self.real_path(path)))? else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let name = name.into_string().map_err(|name| {
+                anyhow::anyhow!("`{}` has an entry whose name is not UTF-8: {name:?}", path.display())
+            })?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where a symbolic link points; `None` when there is nothing or no link.
+    pub fn link_target(&self, path: &Path) -> Result<Option<PathBuf>> {
+        match self.entry(path)? {
+            Some(Entry { kind: FileKind::Symlink, .. }) => Ok(Some(fs_err::read_link(self.real_path(path))?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a file could be opened for writing (`/proc/sys` is read-only in many containers). Writes nothing.
+    pub fn writable(&self, path: &Path) -> bool {
+        fs_err::OpenOptions::new().write(true).open(self.real_path(path)).is_ok()
+    }
+
+    /// Whether a file has exactly these bytes and this mode.
+    pub fn has(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<bool> {
+        let same = self.entry(path)?.is_some_and(|entry| {
+            entry.kind == FileKind::Regular && entry.mode == mode && entry.size == bytes.len() as u64
+        });
+        Ok(same && self.read(path)?.as_deref() == Some(bytes))
+    }
+
+    /// Writes a file: a temporary file in the same directory that has `mode` from its first byte, fsync, rename, fsync of
+    /// the directory. Missing parents are created (0755).
+    pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+        self.write_from(path, &mut &bytes[..], mode)
+    }
+
+    /// As [`Host::write`], from a stream. An error of the stream leaves nothing under the final name.
+    pub fn write_from(&self, path: &Path, content: &mut dyn Read, mode: u32) -> Result<()> {
+        let (parent, name) = split(path)?;
+        self.create_dir(parent, 0o755)?;
+        self.sweep(parent, name)?;
+        let temporary = parent.join(temporary_name(name));
+        let written = self.write_temporary(&temporary, content, mode).and_then(|()| {
+            self.operation("rename", path)?;
+            fs_err::rename(self.real_path(&temporary), self.real_path(path))?;
+            self.sync_dir(parent)
+        });
+        if let Err(error) = written {
+            // A killed program (a test's fault) cannot tidy up; the next write of this file does.
+            if self.operation("remove", &temporary).is_ok() {
+                let _ = fs_err::remove_file(self.real_path(&temporary));
+            }
+            return Err(error).with_context(|| format!("writing `{}`", path.display()));
+        }
+        Ok(())
+    }
+
+    fn write_temporary(&self, temporary: &Path, content: &mut dyn Read, mode: u32) -> Result<()> {
+        self.operation("create", temporary)?;
+        // Created private: the umask can only take bits away, and `fchmod` gives exactly the wanted ones before any byte.
+        let mut file = fs_err::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode & 0o700)
+            .open(self.real_path(temporary))?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        if let Err(fault) = self.operation("fill", temporary) {
+            let mut half = Vec::new();
+            content.read_to_end(&mut half)?;
+            file.write_all(&half[..half.len() / 2])?;
+            return Err(fault.into());
+        }
+        io::copy(content, &mut file)?;
+        file.sync_all()?;
+        Ok(())
+    }
+
+    /// Removes what earlier runs that were killed left beside a file.
+    fn sweep(&self, parent: &Path, name: &str) -> Result<()> {
+        let prefix = format!(".{name}.sealift-");
+        for other in self.list(parent)? {
+            let Some(pid) = other.strip_prefix(&prefix).and_then(|pid| pid.parse::<i32>().ok()) else { continue };
+            if !super::kernel::other_process_runs(pid) {
+                self.remove(&parent.join(&other))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a directory with this mode, and its missing parents with 0755. An existing directory keeps its mode.
+    pub fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        match self.entry(path)? {
+            Some(Entry { kind: FileKind::Directory, .. }) => return Ok(()),
+            // A link to a directory (`/var/run`) serves as well.
+            Some(Entry { kind: FileKind::Symlink, .. }) if self.real_path(path).is_dir() => return Ok(()),
+            Some(_) => bail!("`{}` is in the way: a directory is needed there", path.display()),
+            None => {}
+        }
+        if let Some(parent) = path.parent() {
+            self.create_dir(parent, 0o755)?;
+        }
+        self.operation("mkdir", path)?;
+        let real = self.real_path(path);
+        match std::fs::DirBuilder::new().mode(mode & 0o700).create(&real) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && real.is_dir() => return Ok(()),
+            other => other.with_context(|| format!("creating directory `{}`", path.display()))?,
+        }
+        fs_err::set_permissions(&real, std::fs::Permissions::from_mode(mode))?;
+        path.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
+    }
+
+    /// Sets the permission bits of a file or directory.
+    pub fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
+        self.operation("chmod", path)?;
+        Ok(fs_err::set_permissions(self.real_path(path), std::fs::Permissions::from_mode(mode))?)
+    }
+
+    /// Gives a file or directory to a user and group, by number.
+    pub fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
+        self.operation("chown", path)?;
+        std::os::unix::fs::lchown(self.real_path(path), Some(uid), Some(gid))
+            .with_context(|| format!("giving `{}` to {uid}:{gid}", path.display()))
+    }
+
+    /// Points a symbolic link at `target` (stored as it is), replacing what was there in one rename.
+    pub fn symlink(&self, link: &Path, target: &Path) -> Result<()> {
+        let (parent, name) = split(link)?;
+        self.create_dir(parent, 0o755)?;
+        self.sweep(parent, name)?;
+        let temporary = parent.join(temporary_name(name));
+        self.operation("create", &temporary)?;
+        fs_err::os::unix::fs::symlink(target, self.real_path(&temporary))?;
+        self.rename(&temporary, link)
+    }
+
+    /// Renames, durably.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.operation("rename", to)?;
+        fs_err::rename(self.real_path(from), self.real_path(to))?;
+        self.sync_dir(split(to)?.0)
+    }
+
+    /// Removes a file, link or empty directory; fine when there is none.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        let Some(entry) = self.entry(path)? else { return Ok(()) };
+        self.operation("remove", path)?;
+        let real = self.real_path(path);
+        let removed =
+            if entry.kind == FileKind::Directory { fs_err::remove_dir(real) } else { fs_err::remove_file(real) };
+        absent(removed)?;
+        self.sync_dir(split(path)?.0)
+    }
+
+    /// Removes a file or a whole directory; fine when there is none. Links are removed, never followed.
+    pub fn remove_tree(&self, path: &Path) -> Result<()> {
+        match self.entry(path)? {
+            Some(Entry { kind: FileKind::Directory, .. }) => {}
+            _ => return self.remove(path),
+        }
+        self.operation("remove", path)?;
+        absent(fs_err::remove_dir_all(self.real_path(path)))?;
+        self.sync_dir(split(path)?.0)
+    }
+
+    /// Makes renames in a directory durable.
+    pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
+        Ok(fs_err::File::open(self.real_path(path))?.sync_all()?)
+    }
+
+    /// Fails unless `path` and every directory above it belongs to root and nobody else may write there: what others can
+    /// swap cannot be trusted. Sticky directories (`/tmp`) do not count as safe.
+    pub fn require_private(&self, path: &Path) -> Result<()> {
+        for part in path.ancestors() {
+            let Some(entry) = self.entry(part)? else { continue };
+            // Below a directory that plays a host, only what is inside it counts.
+            if part == Path::new("/") && !self.is_real() {
+                continue;
+            }
+            let shown = part.display();
+            if entry.uid != self.owner() {
+                bail!("`{shown}` belongs to user {}, not to root", entry.uid);
+            }
+            if entry.kind != FileKind::Symlink && entry.mode & 0o022 != 0 {
+                bail!("`{shown}` can be written by others (mode {:04o})", entry.mode);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn split(path: &Path) -> Result<(&Path, &str)> {
+    match (path.parent(), path.file_name().and_then(OsStr::to_str)) {
+        (Some(parent), Some(name)) => Ok((parent, name)),
+        _ => bail!("`{}` does not name a file", path.display()),
+    }
+}
+
+fn temporary_name(name: &str) -> String {
+    format!(".{name}.sealift-{}", std::process::id())
+}

@@ -1,0 +1,94 @@
+//! What only the kernel can tell: limits that this process may raise, sysctls, running processes, time.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit};
+
+use super::Host;
+
+/// Whether another process has this pid.
+pub(super) fn other_process_runs(pid: i32) -> bool {
+    let own = std::process::id();
+    u32::try_from(pid).is_ok_and(|pid| pid != own)
+        && rustix::process::Pid::from_raw(pid)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// Time since the first call in this process.
+pub(super) fn monotonic() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Path of a sysctl below `/proc/sys`. Interface names that contain dots are written with `/` as separators.
+pub fn sysctl_path(name: &str) -> PathBuf {
+    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    Path::new("/proc/sys").join(relative)
+}
+
+impl Host {
+    /// The value of a sysctl; `None` when this kernel does not have it.
+    pub fn sysctl(&self, name: &str) -> Result<Option<String>> {
+        Ok(self.read_text(&sysctl_path(name))?.map(|text| text.trim_end().to_owned()))
+    }
+
+    /// Whether a sysctl exists and could be set. Changes nothing.
+    pub fn sysctl_writable(&self, name: &str) -> bool {
+        self.writable(&sysctl_path(name))
+    }
+
+    /// Sets a sysctl of the running kernel (not for after a reboot: write `/etc/sysctl.d` for that).
+    pub fn set_sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = sysctl_path(name);
+        self.operation("sysctl", &path)?;
+        self.poke(&path, value.as_bytes()).with_context(|| format!("setting sysctl `{name}` to `{value}`"))
+    }
+
+    /// Writes to a file of the kernel (`/proc`, `/sys`), where temporary files and renames do not exist.
+    pub fn write_kernel(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.operation("poke", path)?;
+        self.poke(path, bytes)
+    }
+
+    fn poke(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        use std::io::Write as _;
+        // One write call: the kernel takes each as a whole value.
+        let mut file = fs_err::OpenOptions::new().write(true).open(self.real_path(path))?;
+        Ok(file.write_all(bytes)?)
+    }
+
+    /// The hard limit of open files that this process reaches when it tries to raise it to `wanted`. The limit is put
+    /// back; the host does not change.
+    pub fn try_nofile(&self, wanted: u64) -> u64 {
+        if let Some(fake) = self.script() {
+            return fake.nofile().min(wanted);
+        }
+        let before = rustix::process::getrlimit(Resource::Nofile);
+        let hard = before.maximum.unwrap_or(u64::MAX);
+        if hard >= wanted {
+            return wanted;
+        }
+        let raised = Rlimit { current: before.current, maximum: Some(wanted) };
+        if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
+            return hard;
+        }
+        let _ = rustix::process::setrlimit(Resource::Nofile, before);
+        wanted
+    }
+
+    /// Whether this process may lower its own OOM score below what it has. The score is put back.
+    pub fn try_oom_score_adj(&self) -> bool {
+        if let Some(fake) = self.script() {
+            return fake.oom_score_adj();
+        }
+        let path = Path::new("/proc/self/oom_score_adj");
+        let Ok(Some(before)) = self.read_text(path) else { return false };
+        let lowered = self.poke(path, b"-999").is_ok();
+        if lowered {
+            let _ = self.poke(path, before.trim().as_bytes());
+        }
+        lowered
+    }
+}
