@@ -1,1 +1,20 @@
-//! x
+//! Throwaway systemd hosts on one machine, and what tests need around them.
+//!
+//! A [`Bed`] is a network namespace that holds nothing but a bridge; a [`Host`] is a systemd host (systemd-nspawn over an overlay of one
+//! cached Debian root) with one leg on that bridge. Nothing on a bed can reach the machine's own networks: there is no link between them.
+//! Dropping a host or a bed leaves no process, mount, cgroup, namespace or file behind; remains of a killed run are swept when the
+//! next bed is made. Everything here needs root and the packages of `scripts/prerequisites.sh`.
+
+pub mod bed;
+pub mod cgroup;
+pub mod host;
+pub mod process;
+pub mod root;
+pub mod run;
+pub mod snapshot;
+pub mod wait;
+
+pub use bed::Bed;
+pub use host::{Host, Route};
+pub use process::{Finished, Process};
+pub use snapshot::Snapshot;
