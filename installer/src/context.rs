@@ -71,6 +71,11 @@ impl Context<'_> {
         self.events.emit(&Event::Note { step: self.step.to_owned(), text: text.into() });
     }
 
+    /// An error with a hint: one action a person can take. Short for [`Explain::hint`](crate::report::Explain::hint).
+    pub fn hinted(&self, error: anyhow::Error, hint: impl Into<String>) -> anyhow::Error {
+        crate::report::Explain::hint(error, hint)
+    }
+
     /// Says something a person should look at.
     pub fn warn(&self, text: impl Into<String>) {
         self.events.emit(&Event::Warning { step: self.step.to_owned(), text: text.into() });
