@@ -143,3 +143,13 @@ pub enum Entry {
         target: String,
     },
 }
+
+impl Entry {
+    /// Bytes of content: zero for anything but a regular file.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Regular { size, .. } => *size,
+            Self::Directory | Self::Symlink { .. } => 0,
+        }
+    }
+}

@@ -6,10 +6,38 @@
 //!
 //! The format and its reading rules are described in `docs/bundle-format.md`.
 
+mod archive;
 pub mod component;
 pub mod digest;
+mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
+mod image;
+mod json;
+pub mod layer;
+#[cfg(feature = "write")]
+pub mod layout;
+pub mod limit;
 pub mod name;
+mod oci;
+mod pipe;
+mod random;
+mod release;
+pub mod sign;
+mod sink;
+mod unpack;
+mod ustar;
+mod verified;
 
 pub use component::Component;
 pub use digest::Digest;
+pub use error::{Error, Reason, Refusal};
+pub use image::Image;
 pub use name::{Architecture, ComponentName, LayerPath, Version};
+pub use oci::{DEB, Descriptor, Execution, RPM};
+pub use random::{BlobReader, BundleFile};
+pub use release::Release;
+pub use sign::{PublicKey, Trust};
+pub use sink::{Discard, Sink};
+pub use unpack::Summary;
+pub use verified::{Bundle, UnverifiedBundle};

@@ -74,7 +74,12 @@ impl FromStr for ComponentName {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         let bytes = text.as_bytes();
-        if bytes.len() <= 64 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().copied().all(inner) && !text.contains("..") {
+        if bytes.len() <= 64
+            && edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().copied().all(inner)
+            && !text.contains("..")
+        {
             return Ok(Self(text.to_owned()));
         }
         Err(NameError::new("name", text, "expected 1 to 64 of `a-z 0-9 . -`, letters or digits at both ends, no `..`"))

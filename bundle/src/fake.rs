@@ -1,0 +1,1 @@
+//! Small whole bundles, good and hostile, for the tests of all crates.
