@@ -1,8 +1,14 @@
 //! What happens during a run, as data: the terminal, a pipe, `--json`, the journal and the log all get the same events.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 use crate::step::Change;
+
+mod log;
+
+pub use log::Log;
 
 /// One thing that happened. JSON: `{"event":"step-started", …}`; readers keep going over events they do not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +91,77 @@ pub enum Event {
     /// An event of a newer version.
     #[serde(other)]
     Unknown,
+}
+
+impl Event {
+    /// The event as text for a pipe and for the log (one line, or one per change); progress has none.
+    pub fn line(&self) -> Option<String> {
+        let tagged = |step: &str, text: &str| if step.is_empty() { text.to_owned() } else { format!("{step}: {text}") };
+        Some(match self {
+            Self::RunStarted { roles, bundle, steps } => format!("installing {bundle} as {roles}: {steps} steps"),
+            Self::StepStarted { .. } | Self::Progress { .. } | Self::Unknown => return None,
+            Self::StepChanges { step, changes } if changes.is_empty() => tagged(step, "running"),
+            Self::StepChanges { step, changes } => {
+                let lines: Vec<String> = changes.iter().map(|change| tagged(step, &change.0)).collect();
+                lines.join("\n")
+            }
+            Self::Note { step, text } => tagged(step, text),
+            Self::Warning { step, text } => tagged(step, &format!("warning: {text}")),
+            Self::StepFinished { step, outcome, detail, changes, milliseconds } => {
+                let mut text = tagged(step, outcome.word());
+                if !detail.is_empty() {
+                    let _ = write!(text, ": {detail}");
+                }
+                if *changes > 0 {
+                    let _ = write!(text, " ({changes} {})", if *changes == 1 { "change" } else { "changes" });
+                }
+                if *milliseconds >= 100 {
+                    let _ = write!(text, " in {}", seconds(*milliseconds));
+                }
+                text
+            }
+            Self::RunFinished { code, changes, milliseconds } => {
+                format!("finished with exit code {code}: {changes} changes in {}", seconds(*milliseconds))
+            }
+        })
+    }
+}
+
+/// Milliseconds as people read them: `0.4 s`, `83.2 s`.
+pub fn seconds(milliseconds: u64) -> String {
+    format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100)
+}
+
+impl Outcome {
+    /// As people read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unchanged => "as wanted",
+            Self::Applied => "done",
+            Self::Kept => "kept",
+            Self::Skipped => "skipped",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::Unknown => "ended",
+        }
+    }
+}
+
+/// Every event goes to all of them.
+pub struct Fan<'a>(pub Vec<&'a dyn Events>);
+
+impl std::fmt::Debug for Fan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Fan").field(&self.0.len()).finish()
+    }
+}
+
+impl Events for Fan<'_> {
+    fn emit(&self, event: &Event) {
+        for sink in &self.0 {
+            sink.emit(event);
+        }
+    }
 }
 
 /// How a step ended.

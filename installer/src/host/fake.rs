@@ -185,11 +185,12 @@ impl Fake {
         let mut state = self.state();
         let index = state.operations.len();
         if let Some(fault) = state.fault {
-            if fault.dies && index >= fault.at {
-                return Err(io::Error::other(format!("killed at `{what}`")));
+            if fault.dies && index > fault.at {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, format!("dead before `{what}`")));
             }
             if index == fault.at {
                 state.operations.push(format!("{what} (fault)"));
+                // This kind tells a write that half of it still reached the disk.
                 return Err(io::Error::new(io::ErrorKind::StorageFull, format!("no space left (fault at `{what}`)")));
             }
         }

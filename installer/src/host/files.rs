@@ -158,9 +158,11 @@ impl Host {
             .open(self.real_path(temporary))?;
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         if let Err(fault) = self.operation("fill", temporary) {
-            let mut half = Vec::new();
-            content.read_to_end(&mut half)?;
-            file.write_all(&half[..half.len() / 2])?;
+            if fault.kind() == io::ErrorKind::StorageFull {
+                let mut half = Vec::new();
+                content.read_to_end(&mut half)?;
+                file.write_all(&half[..half.len() / 2])?;
+            }
             return Err(fault.into());
         }
         io::copy(content, &mut file)?;
@@ -253,6 +255,49 @@ impl Host {
         self.operation("remove", path)?;
         absent(fs_err::remove_dir_all(self.real_path(path)))?;
         self.sync_dir(split(path)?.0)
+    }
+
+    /// Makes sure that a file exists (0600 or the like from its first byte) and that `bytes` of disk are set aside for it,
+    /// where the file system can do that. Its length does not change.
+    pub fn reserve(&self, path: &Path, mode: u32, bytes: u64) -> Result<()> {
+        let (parent, _) = split(path)?;
+        self.create_dir(parent, 0o755)?;
+        let created = !self.exists(path)?;
+        self.operation("reserve", path)?;
+        let file = fs_err::OpenOptions::new().append(true).create(true).mode(mode).open(self.real_path(path))?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
+            Err(rustix::io::Errno::NOSPC) => {
+                return Err(io::Error::from(rustix::io::Errno::NOSPC))
+                    .with_context(|| format!("setting {} MiB aside for `{}`", bytes >> 20, path.display()));
+            }
+            // Not every file system can; then the file grows as it is written.
+            Ok(()) | Err(_) => {}
+        }
+        file.sync_all()?;
+        if created { self.sync_dir(parent) } else { Ok(()) }
+    }
+
+    /// Puts bytes at `offset`, which is the end of what counts: anything behind it (a torn record) is cut off. Durable
+    /// when it returns. For append-only records; everything else is for [`Host::write`].
+    pub fn append_at(&self, path: &Path, offset: u64, bytes: &[u8], mode: u32) -> Result<()> {
+        use std::io::{Seek as _, SeekFrom};
+        let fault = self.operation("append", path);
+        if let Err(fault) = &fault
+            && fault.kind() != io::ErrorKind::StorageFull
+        {
+            bail!("{fault}");
+        }
+        let mut file = fs_err::OpenOptions::new().write(true).create(true).mode(mode).open(self.real_path(path))?;
+        if file.metadata()?.len() > offset {
+            file.set_len(offset)?;
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        if let Err(fault) = fault {
+            file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(fault.into());
+        }
+        file.write_all(bytes)?;
+        Ok(file.sync_all()?)
     }
 
     /// Makes renames in a directory durable.

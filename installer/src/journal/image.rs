@@ -1,0 +1,166 @@
+//! Before-images: how a target was before Sealift first changed it, and how to put it back.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Command, FileKind, Host};
+use crate::step::Target;
+
+/// Largest file that is kept as a before-image, bytes: configuration is small.
+const LIMIT: u64 = 1 << 20;
+
+/// How a target was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "was", rename_all = "kebab-case")]
+pub enum BeforeImage {
+    /// There was none (no file, no such sysctl).
+    Absent,
+    /// A regular file.
+    File {
+        /// Content, base64.
+        bytes: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it pointed.
+        target: PathBuf,
+    },
+    /// A directory; what is in it is not recorded.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// A sysctl.
+    Sysctl {
+        /// Its value.
+        value: String,
+    },
+    /// A systemd unit.
+    Unit {
+        /// `enabled`, `disabled`, `masked` …, as `systemctl is-enabled` says; empty without a unit file.
+        enabled: String,
+        /// Whether it ran.
+        active: bool,
+    },
+}
+
+impl BeforeImage {
+    /// Looks at a target. Changes nothing.
+    pub(super) fn capture(host: &Host, target: &Target) -> Result<Self> {
+        match target {
+            Target::File(path) => file(host, path),
+            Target::Sysctl(name) => Ok(host.sysctl(name)?.map_or(Self::Absent, |value| Self::Sysctl { value })),
+            Target::Unit(name) => {
+                let said = |verb: &str| -> Result<String> {
+                    Ok(host.try_run(&Command::new("systemctl").arg(verb).arg(name))?.text().trim().to_owned())
+                };
+                Ok(Self::Unit { enabled: said("is-enabled")?, active: said("is-active")? == "active" })
+            }
+        }
+    }
+
+    /// Puts a target back to how it was; nothing when it is so already. `Some` says what could not be put back and why.
+    pub fn restore(&self, host: &Host, target: &Target) -> Result<Option<String>> {
+        match (target, self) {
+            (Target::File(path), image) => return restore_file(host, path, image),
+            (Target::Sysctl(name), Self::Sysctl { value }) => {
+                if host.sysctl(name)?.as_deref() != Some(value) {
+                    host.set_sysctl(name, value)?;
+                }
+            }
+            (Target::Unit(name), Self::Unit { enabled, active }) => restore_unit(host, name, enabled, *active)?,
+            (_, Self::Absent) => {}
+            (target, image) => bail!("the before-image of `{target}` is of another kind: {image:?}"),
+        }
+        Ok(None)
+    }
+}
+
+fn file(host: &Host, path: &Path) -> Result<BeforeImage> {
+    let Some(entry) = host.entry(path)? else { return Ok(BeforeImage::Absent) };
+    let (mode, uid, gid) = (entry.mode, entry.uid, entry.gid);
+    Ok(match entry.kind {
+        FileKind::Regular if entry.size > LIMIT => {
+            bail!("`{}` has {} bytes: too large for a before-image", path.display(), entry.size)
+        }
+        FileKind::Regular => {
+            let bytes = BASE64.encode(host.read(path)?.unwrap_or_default());
+            BeforeImage::File { bytes, mode, uid, gid }
+        }
+        FileKind::Symlink => match host.link_target(path)? {
+            Some(target) => BeforeImage::Link { target },
+            None => BeforeImage::Absent,
+        },
+        FileKind::Directory => BeforeImage::Directory { mode, uid, gid },
+        FileKind::Other => bail!("`{}` is neither file, directory nor link", path.display()),
+    })
+}
+
+fn restore_file(host: &Host, path: &Path, image: &BeforeImage) -> Result<Option<String>> {
+    if file(host, path).is_ok_and(|now| now == *image) {
+        return Ok(None);
+    }
+    match image {
+        BeforeImage::Absent => {
+            let directory = host.entry(path)?.is_some_and(|entry| entry.kind == FileKind::Directory);
+            if directory && !host.list(path)?.is_empty() {
+                // Data may have grown in it (etcd's, for example): that is for a person to delete.
+                return Ok(Some(format!("`{}` is left in place: the directory is not empty", path.display())));
+            }
+            host.remove(path)?;
+        }
+        BeforeImage::File { bytes, mode, uid, gid } => {
+            host.write(path, &BASE64.decode(bytes)?, *mode)?;
+            if host.entry(path)?.is_some_and(|entry| (entry.uid, entry.gid) != (*uid, *gid)) {
+                host.set_owner(path, *uid, *gid)?;
+            }
+        }
+        BeforeImage::Link { target } => host.symlink(path, target)?,
+        BeforeImage::Directory { mode, uid, gid } => {
+            host.create_dir(path, *mode)?;
+            if let Some(entry) = host.entry(path)? {
+                if entry.mode != *mode {
+                    host.set_mode(path, *mode)?;
+                }
+                if (entry.uid, entry.gid) != (*uid, *gid) {
+                    host.set_owner(path, *uid, *gid)?;
+                }
+            }
+        }
+        other => bail!("the before-image of `{}` is of another kind: {other:?}", path.display()),
+    }
+    Ok(None)
+}
+
+fn restore_unit(host: &Host, name: &str, enabled: &str, active: bool) -> Result<()> {
+    let systemctl = |verb: &str| host.run(&Command::new("systemctl").arg(verb).arg(name));
+    let now = host.try_run(&Command::new("systemctl").arg("is-enabled").arg(name))?.text().trim().to_owned();
+    let runs = host.try_run(&Command::new("systemctl").arg("is-active").arg(name))?.text().trim() == "active";
+    if runs && !active {
+        systemctl("stop")?;
+    }
+    match (enabled, now.as_str()) {
+        (was, now) if was == now => {}
+        ("enabled", _) => drop(systemctl("enable")?),
+        (_, "enabled") => drop(systemctl("disable")?),
+        _ => {}
+    }
+    if active && !runs {
+        systemctl("start")?;
+    }
+    Ok(())
+}
