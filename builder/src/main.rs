@@ -1,2 +1,15 @@
-//! x
-fn main() {}
+//! The program `builder`.
+
+use std::process::ExitCode;
+
+use builder::{cli::Cli, commands, failure, output::Output};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match commands::run(cli, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(failure::report(&error, &output) as u8),
+    }
+}
