@@ -1,0 +1,68 @@
+//! What can go wrong with a request, in the apiserver's own words where it gave some.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer: the connection, the handshake or the transfer failed.
+    #[error("no answer from the apiserver at {0}: {1}")]
+    Connect(SocketAddr, String),
+    /// The client's own certificate, key or authority cannot be used.
+    #[error("{0}")]
+    Credentials(String),
+    /// The request would not be valid HTTP.
+    #[error("not a path of the API: `{0}`")]
+    Path(String),
+    /// The answer is not what the API promises.
+    #[error("the apiserver's answer cannot be understood: {0}")]
+    Content(String),
+    /// The apiserver refused.
+    #[error("{method} {path}: {code} {reason}: {message}")]
+    Status {
+        /// HTTP method.
+        method: String,
+        /// Path of the API.
+        path: String,
+        /// HTTP status code.
+        code: u16,
+        /// `reason` of the Status object, such as `AlreadyExists`; may be empty.
+        reason: String,
+        /// `message` of the Status object, or the start of the body.
+        message: String,
+    },
+}
+
+impl Error {
+    /// The HTTP status code, if the apiserver answered at all.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Status { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether it may pass by itself: no connection, too many requests, a server that is starting or stopping.
+    pub fn passing(&self) -> bool {
+        matches!(self, Self::Connect(..)) || matches!(self.code(), Some(429 | 500..=599))
+    }
+
+    pub(super) fn of_response(method: &str, path: &str, code: u16, body: &[u8]) -> Self {
+        let status: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |key: &str| status.get(key).and_then(Value::as_str).map(short);
+        Self::Status {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            code,
+            reason: text("reason").unwrap_or_default(),
+            message: text("message").unwrap_or_else(|| short(&String::from_utf8_lossy(body))),
+        }
+    }
+}
+
+/// The first part of a text from outside, on one line.
+fn short(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(600).collect::<String>().trim().to_owned()
+}
