@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs all tests: scripts/test.sh; or one suite: scripts/test.sh unit|builder|host
+#   unit     formatting, lints, licences, scripts, the tests of every crate but e2e (no root needed)
+#   builder  the real builder on the Debian manifest: reproducible, read by the tools of others, killed midway
+#   host     throwaway systemd hosts: the bed itself, then a master from bundle to pod (root)
+# Ends with one line `N passed, N failed`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+suite=${1:-all}
+case $suite in all | unit | builder | host) ;; *) echo "usage: scripts/test.sh [unit|builder|host]" >&2; exit 2 ;; esac
+scripts/prerequisites.sh
+passed=0 failed=0 log=$(mktemp)
+# Hosts of an interrupted run go at the end of this one.
+trap 'rm -f "$log"; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
+
+check() { # NAME PROGRAM...: one test
+    echo "== $1"
+    if "${@:2}"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
+}
+tests() { # NAME PROGRAM...: as many tests as its result lines say
+    local status=0 ok bad
+    echo "== $1"
+    "${@:2}" 2>&1 | tee "$log" || status=$?
+    ok=$(awk '/^test result:/ { sum += $4 } END { print sum + 0 }' "$log")
+    bad=$(awk '/^test result:/ { sum += $6 } END { print sum + 0 }' "$log")
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; echo "FAILED: $1"; fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+}
+small() { ! cargo tree --quiet -p installer -e normal --prefix none | grep -E '^(tokio|async-std|hyper|reqwest|ureq) '; }
+short() { ! wc -l scripts/*.sh .ci/run | awk '$2 != "total" && $1 >= 50' | grep .; }
+
+if [ "$suite" = all ] || [ "$suite" = unit ]; then
+    check "formatting" cargo fmt --all --check
+    check "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
+    check "bans, licences, sources" cargo deny --log-level error check bans licenses sources
+    check "no async runtime, no general HTTP client in the installer" small
+    check "scripts" shellcheck scripts/*.sh .ci/run
+    check "scripts are short" short
+    tests "unit" cargo test --quiet --workspace --exclude e2e --no-fail-fast
+fi
+if [ "$suite" = all ] || [ "$suite" = builder ]; then tests "builder" cargo test --quiet -p e2e --test builder; fi
+if [ "$suite" = all ] || [ "$suite" = host ]; then tests "host" cargo test --quiet -p e2e --no-fail-fast --test bed --test host; fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
