@@ -8,7 +8,9 @@
 pub mod bed;
 pub mod cgroup;
 pub mod host;
+pub mod master;
 pub mod process;
+pub mod product;
 pub mod root;
 pub mod run;
 pub mod snapshot;

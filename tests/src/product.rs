@@ -1,0 +1,176 @@
+//! What the connected side makes: the programs, a throwaway key, the lock and the bundle of the Debian manifest.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::process::Process;
+use crate::root;
+
+/// The release line that the tests build: every part of it comes from the Debian archive.
+pub const MANIFEST: &str = "debian-12";
+
+/// The release programs, built by `scripts/programs.sh`.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The bundle builder.
+    pub builder: PathBuf,
+    /// The static installer.
+    pub installer: PathBuf,
+}
+
+/// A directory in which a bundle is made: a copy of the manifests, a key, a cache, results.
+#[derive(Debug, Clone)]
+pub struct Yard {
+    /// The programs in use.
+    pub programs: Programs,
+    directory: PathBuf,
+    cache: PathBuf,
+    kubernetes: PathBuf,
+}
+
+/// A built bundle and what a host needs with it.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// The signed bundle.
+    pub bundle: PathBuf,
+    /// The installer that lies beside it.
+    pub installer: PathBuf,
+    /// The public key that signed it.
+    pub key: PathBuf,
+    /// Time of `builder build`.
+    pub took: Duration,
+}
+
+/// The repository's root directory.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Runs one of `scripts/` and hands back the path that it prints last.
+fn script(name: &str) -> Result<PathBuf> {
+    let text = Process::new(repository().join("scripts").join(name)).text()?;
+    Ok(PathBuf::from(text.lines().last().context("the script printed no path")?))
+}
+
+impl Programs {
+    /// Builds them; quick when nothing changed.
+    pub fn build() -> Result<Self> {
+        let directory = script("programs.sh")?;
+        Ok(Self { builder: directory.join("builder"), installer: directory.join("installer") })
+    }
+}
+
+impl Yard {
+    /// Lays a yard out in `directory`, whose builder cache is `cache` or, without one, shared by all runs on this machine.
+    pub fn lay(programs: &Programs, directory: &Path, cache: Option<&Path>) -> Result<Self> {
+        fs_err::create_dir_all(directory)?;
+        Process::new("cp").arg("-r").arg(repository().join("manifests")).arg(directory).run()?;
+        let cache = match cache {
+            Some(cache) => cache.to_owned(),
+            None => root::cache()?.join("builder"),
+        };
+        let kubernetes = script("kubernetes-from-source.sh")?;
+        Ok(Self { programs: programs.clone(), directory: directory.to_owned(), cache, kubernetes })
+    }
+
+    /// The yard's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The yard's copy of the manifest.
+    pub fn manifest(&self) -> PathBuf {
+        self.directory.join("manifests").join(format!("{MANIFEST}.toml"))
+    }
+
+    /// The builder with a subcommand.
+    pub fn builder(&self, command: &str) -> Process {
+        Process::new(&self.programs.builder).arg(command).directory(&self.directory)
+    }
+
+    /// Where artifacts come from: this machine's cache, and Kubernetes as built from source for upstream's addresses.
+    pub fn network(&self) -> Vec<String> {
+        let mirror = format!("https://dl.k8s.io/=file://{}/", self.kubernetes.display());
+        vec!["--mirror".into(), mirror, "--cache".into(), self.cache.display().to_string()]
+    }
+
+    /// Makes the yard's key pair without a password: `NAME.key` and `NAME.pub`.
+    pub fn keygen(&self, name: &str) -> Result<PathBuf> {
+        self.builder("keygen").args(["--no-password", "--out", name]).run()?;
+        Ok(self.directory.join(format!("{name}.pub")))
+    }
+
+    /// Resolves the manifest.
+    pub fn lock(&self) -> Result<()> {
+        self.builder("lock").arg(self.manifest()).args(self.network()).run()?;
+        Ok(())
+    }
+
+    /// The build's command line, signed with `key`, into `out`.
+    pub fn build_process(&self, key: &str, out: &str) -> Process {
+        self.builder("build")
+            .arg(self.manifest())
+            .args(self.network())
+            .arg("--installer")
+            .arg(&self.programs.installer)
+            .args(["--key", &format!("{key}.key"), "--out", out])
+    }
+
+    /// Builds and signs the bundle.
+    pub fn build(&self, key: &str, out: &str) -> Result<Product> {
+        let start = Instant::now();
+        self.build_process(key, out).run()?;
+        let took = start.elapsed();
+        let product = self.directory.join(out);
+        Ok(Product {
+            bundle: bundle_in(&product)?,
+            installer: product.join("installer"),
+            key: self.directory.join(format!("{key}.pub")),
+            took,
+        })
+    }
+
+    /// Key, lock and bundle in one go.
+    pub fn make(&self) -> Result<Product> {
+        self.keygen("demo")?;
+        self.lock()?;
+        self.build("demo", "dist")
+    }
+}
+
+/// The one bundle in a directory.
+pub fn bundle_in(directory: &Path) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "bundle") {
+            found.push(path);
+        }
+    }
+    let [bundle] = found.as_slice() else {
+        anyhow::bail!("{} holds {} bundles, not one", directory.display(), found.len());
+    };
+    Ok(bundle.clone())
+}
+
+impl Product {
+    /// What `builder inspect --json` says about the bundle.
+    pub fn inspect(&self, programs: &Programs) -> Result<serde_json::Value> {
+        let text = Process::new(&programs.builder)
+            .args(["inspect", "--json", "--key"])
+            .arg(&self.key)
+            .arg(&self.bundle)
+            .text()?;
+        serde_json::from_str(&text).context("reading `builder inspect --json`")
+    }
+}
+
+/// The full reference of a container component, out of what `builder inspect --json` says.
+pub fn reference(inspected: &serde_json::Value, component: &str) -> Result<String> {
+    let images = inspected["images"].as_array().or_else(|| inspected["components"].as_array());
+    let image = images.into_iter().flatten().find(|image| image["name"] == component);
+    let image = image.with_context(|| format!("`{component}` is not in the bundle"))?;
+    Ok(image["reference"].as_str().with_context(|| format!("`{component}` has no reference"))?.to_owned())
+}

@@ -1,0 +1,224 @@
+//! The real builder on the Debian manifest: the same bytes anywhere, readable with the tools of others, and nothing half-written after
+//! kill -9. Artifacts come from this machine's own apt sources, Kubernetes from Debian's source package.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::product::{Product, Programs, Yard, bundle_in};
+use e2e::{Process, wait};
+use libtest_mimic::{Arguments, Trial};
+
+/// What the scenarios share: one yard and the bundle built in it.
+struct Stage {
+    directory: tempfile::TempDir,
+    made: OnceLock<Result<(Yard, Product), String>>,
+}
+
+impl Stage {
+    fn made(&self) -> Result<&(Yard, Product)> {
+        let make = || -> Result<(Yard, Product)> {
+            // A cache of its own: the second build must not get the layers of the first.
+            let cache = self.directory.path().join("cache");
+            let yard = Yard::lay(&Programs::build()?, &self.directory.path().join("one"), Some(&cache))?;
+            let product = yard.make()?;
+            Ok((yard, product))
+        };
+        self.made
+            .get_or_init(|| make().map_err(|error| format!("{error:#}")))
+            .as_ref()
+            .map_err(|text| anyhow::anyhow!("{text}"))
+    }
+}
+
+/// The same lock, another directory, cache, umask, time zone, locale and number of threads: the same bytes but for the signature's own.
+fn builds_are_identical(stage: &Stage) -> Result<()> {
+    let (first, product) = stage.made()?;
+    let cache = stage.directory.path().join("second cache");
+    let second = Yard::lay(&first.programs, &stage.directory.path().join("another directory"), Some(&cache))?;
+    fs_err::copy(first.manifest().with_extension("lock"), second.manifest().with_extension("lock"))?;
+    for name in ["demo.key", "demo.pub"] {
+        fs_err::copy(first.directory().join(name), second.directory().join(name))?;
+    }
+    Process::new("sh")
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(&second.programs.builder)
+        .arg("build")
+        .arg(second.manifest())
+        .args(second.network())
+        .arg("--installer")
+        .arg(&second.programs.installer)
+        .args(["--key", "demo.key", "--out", "dist", "--jobs", "1"])
+        .directory(second.directory())
+        .env("TZ", "Pacific/Chatham")
+        .env("LC_ALL", "C")
+        .env("LANG", "tr_TR.UTF-8")
+        .run()?;
+    let other = bundle_in(&second.directory().join("dist"))?;
+    ensure!(other.file_name() == product.bundle.file_name());
+    Process::new("cmp").arg(&product.bundle).arg(&other).run().context("two builds differ")?;
+    Process::new("cmp").arg(&product.installer).arg(second.directory().join("dist/installer")).run()?;
+    Ok(())
+}
+
+/// Debian's tar and minisign accept the signature, and refuse it for an index that differs by one bit.
+fn minisign_verifies_the_index(stage: &Stage) -> Result<()> {
+    let (_, product) = stage.made()?;
+    let directory = tempfile::tempdir()?;
+    let layout = unpack(&product.bundle, directory.path())?;
+    let signature = layout_file(&layout, ".minisig")?;
+    let verify = |index: &Path| {
+        let process = Process::new("minisign").args(["-V", "-H", "-m"]).arg(index).arg("-x").arg(&signature);
+        process.arg("-p").arg(&product.key).finish()
+    };
+    let verified = verify(&layout.join("index.json"))?;
+    ensure!(verified.success(), "{}", verified.tail());
+    ensure!(verified.stdout.contains("name=debian-12"), "the trusted comment names the bundle: {}", verified.stdout);
+    let mut index = fs_err::read(layout.join("index.json"))?;
+    index[10] ^= 1;
+    fs_err::write(layout.join("flipped"), index)?;
+    ensure!(!verify(&layout.join("flipped"))?.success());
+    Ok(())
+}
+
+/// skopeo reads every image in the bundle and copies it out; umoci unpacks a gzip copy of each component to the files that were signed.
+fn skopeo_and_umoci_read_the_images(stage: &Stage) -> Result<()> {
+    let (_, product) = stage.made()?;
+    let directory = tempfile::tempdir()?;
+    let layout = unpack(&product.bundle, directory.path())?;
+    let index: serde_json::Value = serde_json::from_slice(&fs_err::read(layout.join("index.json"))?)?;
+    let descriptors = index["manifests"].as_array().context("an index without manifests")?;
+    ensure!(descriptors.len() >= 10, "{} images", descriptors.len());
+    let skopeo = |command: &str| Process::new("skopeo").arg(command).arg("--insecure-policy");
+    let mut unpacked = 0;
+    for (number, descriptor) in descriptors.iter().enumerate() {
+        let annotations = &descriptor["annotations"];
+        let reference = annotations["org.opencontainers.image.ref.name"].as_str().context("an image without a name")?;
+        let source = format!("oci:{}:{reference}", layout.display());
+        skopeo("inspect").arg("--raw").arg(&source).run()?;
+        if number == 0 {
+            Process::new("skopeo")
+                .arg("inspect")
+                .arg(format!("oci-archive:{}:{reference}", product.bundle.display()))
+                .run()?;
+        }
+        let kind = annotations["dev.sealift.kind"].as_str().context("an image without a kind")?;
+        if kind == "packages" {
+            continue; // its layers are packages, not file systems
+        }
+        let copy = directory.path().join(format!("copy-{number}"));
+        skopeo("copy")
+            .args(["--quiet", "--dest-compress-format", "gzip"])
+            .arg(&source)
+            .arg(format!("oci:{}:copy", copy.display()))
+            .run()
+            .with_context(|| format!("copying {reference}"))?;
+        let root = directory.path().join(format!("root-{number}"));
+        Process::new("umoci")
+            .args(["raw", "unpack", "--image"])
+            .arg(format!("{}:copy", copy.display()))
+            .arg(&root)
+            .run()
+            .with_context(|| format!("unpacking {reference}"))?;
+        ensure!(fs_err::read_dir(&root)?.next().is_some(), "{reference} unpacks to nothing");
+        unpacked += 1;
+        fs_err::remove_dir_all(&copy)?;
+        fs_err::remove_dir_all(&root)?;
+    }
+    ensure!(unpacked >= 8, "only {unpacked} images were unpacked");
+    Ok(())
+}
+
+/// kill -9 at six moments of a build: no result under its final name that is not the right one, and the next build completes.
+fn a_killed_build_leaves_nothing_half_written(stage: &Stage) -> Result<()> {
+    let (yard, product) = stage.made()?;
+    let size = fs_err::metadata(&product.bundle)?.len();
+    let killed = Yard::lay(
+        &yard.programs,
+        &stage.directory.path().join("killed"),
+        Some(&stage.directory.path().join("killed cache")),
+    )?;
+    fs_err::copy(yard.manifest().with_extension("lock"), killed.manifest().with_extension("lock"))?;
+    for name in ["demo.key", "demo.pub"] {
+        fs_err::copy(yard.directory().join(name), killed.directory().join(name))?;
+    }
+    let mut interrupted = 0;
+    for milliseconds in [300, 1000, 2000, 4000, 8000, 12000] {
+        let mut build = killed.build_process("demo", "dist").spawn(&killed.directory().join("log"))?;
+        let ended = wait::until("the moment", Duration::from_millis(milliseconds), || {
+            build.try_wait()?.context("still building")
+        });
+        if ended.is_err() {
+            build.kill()?;
+            interrupted += 1;
+        }
+        build.wait()?;
+        if let Ok(bundle) = bundle_in(&killed.directory().join("dist")) {
+            Process::new("cmp").arg(&product.bundle).arg(bundle).run().context("a killed build left a wrong bundle")?;
+        }
+    }
+    ensure!(interrupted >= 2, "the build was too quick to be killed");
+    let again = killed.build("demo", "dist")?;
+    Process::new("cmp").arg(&product.bundle).arg(&again.bundle).run()?;
+    ensure!(fs_err::metadata(&again.bundle)?.len() == size);
+    for entry in fs_err::read_dir(killed.directory().join("dist"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let expected = name == "installer" || name == "installer.minisig" || name.ends_with(".bundle");
+        ensure!(expected, "`{name}` is left in dist");
+    }
+    Ok(())
+}
+
+/// `verify` accepts the right key and nothing else; `inspect` shows every component.
+fn verify_and_inspect_say_what_is_inside(stage: &Stage) -> Result<()> {
+    let (yard, product) = stage.made()?;
+    yard.builder("verify").args(["--key", "demo.pub"]).arg(&product.bundle).run()?;
+    yard.keygen("stranger")?;
+    let refused = yard.builder("verify").args(["--key", "stranger.pub"]).arg(&product.bundle).finish()?;
+    ensure!(refused.code == Some(4), "{refused:?}");
+    let text = product.inspect(&yard.programs)?.to_string();
+    for component in ["etcd", "kube-apiserver", "kubelet", "containerd", "runc", "cni", "nginx", "pause", "busybox"] {
+        ensure!(text.contains(&format!("\"{component}\"")), "{component} is missing in {text}");
+    }
+    Ok(())
+}
+
+fn unpack(bundle: &Path, directory: &Path) -> Result<std::path::PathBuf> {
+    let layout = directory.join("layout");
+    fs_err::create_dir_all(&layout)?;
+    Process::new("tar").arg("-xf").arg(bundle).arg("-C").arg(&layout).run()?;
+    Ok(layout)
+}
+
+fn layout_file(layout: &Path, suffix: &str) -> Result<std::path::PathBuf> {
+    for entry in fs_err::read_dir(layout)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(suffix) {
+            return Ok(path);
+        }
+    }
+    anyhow::bail!("no file in the layout ends with `{suffix}`")
+}
+
+type Scenario = fn(&Stage) -> Result<()>;
+
+fn main() -> Result<()> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
+    let scenarios: [(&str, Scenario); 5] = [
+        ("verify_and_inspect_say_what_is_inside", verify_and_inspect_say_what_is_inside),
+        ("minisign_verifies_the_index", minisign_verifies_the_index),
+        ("skopeo_and_umoci_read_the_images", skopeo_and_umoci_read_the_images),
+        ("builds_are_identical", builds_are_identical),
+        ("a_killed_build_leaves_nothing_half_written", a_killed_build_leaves_nothing_half_written),
+    ];
+    let trials = scenarios.into_iter().map(|(name, scenario)| {
+        let stage = stage.clone();
+        Trial::test(name, move || scenario(&stage).map_err(|error| format!("{error:#}").into()))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    drop(stage);
+    conclusion.exit();
+}
