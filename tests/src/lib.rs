@@ -6,9 +6,13 @@
 //! next bed is made. Everything here needs root and the packages of `scripts/prerequisites.sh`.
 
 pub mod bed;
+pub mod bench;
 pub mod cgroup;
+pub mod demo;
 pub mod host;
 pub mod master;
+pub mod measure;
+pub mod output;
 pub mod process;
 pub mod product;
 pub mod root;

@@ -100,6 +100,15 @@ impl Process {
         Ok(self.run()?.stdout.trim_end().to_owned())
     }
 
+    /// Runs to the end with its output passed on to ours; anything but exit code 0 is an error.
+    pub fn show(mut self) -> Result<()> {
+        let status = self.command.status().with_context(|| format!("starting {}", self.shown.display()))?;
+        if !status.success() {
+            bail!("`{}` ended with {:?}", self.shown.display(), status.code());
+        }
+        Ok(())
+    }
+
     /// Starts it with both output streams in `log`; the caller ends it.
     pub fn spawn(mut self, log: &Path) -> Result<Child> {
         let file = fs_err::File::create(log)?.into_parts().0;

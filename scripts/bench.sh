@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Figures beside a baseline of the same run: build cold and warm, verify beside openssl, unpack beside zstd and tar, memory, time to Ready.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/prerequisites.sh
+exec cargo run --quiet -p e2e --bin bed -- bench

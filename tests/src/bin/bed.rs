@@ -1,0 +1,38 @@
+//! `bed demo [--keep]`, `bed bench`, `bed clean [--all]`: the entry points behind `scripts/`.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use e2e::demo::After;
+use e2e::output::say;
+use e2e::run::Sweep;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
+        ["demo"] => e2e::demo::run(After::Remove),
+        ["demo", "--keep"] => e2e::demo::run(After::Keep),
+        ["bench"] => e2e::bench::run(),
+        ["clean"] => clean(Sweep::Dead),
+        ["clean", "--all"] => clean(Sweep::All),
+        _ => bail!("usage: bed demo [--keep] | bench | clean [--all]"),
+    }
+}
+
+fn clean(which: Sweep) -> Result<()> {
+    for run in e2e::run::sweep(which)? {
+        say(format_args!("removed the hosts of run {run}"));
+    }
+    Ok(())
+}
