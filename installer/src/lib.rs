@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod approver;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod context;

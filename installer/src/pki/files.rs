@@ -313,18 +313,15 @@ impl Plan<'_> {
     /// valid certificate renews it by itself, and its old token may be gone: then both files are left alone.
     fn bootstrap(&mut self, wanted: &Wanted, authority: &Authority) -> Result<()> {
         let node = &wanted.subject.node;
-        if self.joined(node, authority)? {
+        if joined(self.host, node, authority.inspection(), self.now)? {
             return Ok(());
         }
         let path = PathBuf::from(TOKENS);
-        let stored = self.read(&path)?;
-        let mut known = match &stored {
-            Some(text) => Tokens::parse(text).with_context(|| format!("reading `{TOKENS}`"))?,
-            None => Tokens::default(),
-        };
+        let stored = self.host.exists(&path)?;
+        let mut known = known_tokens(self.host)?;
         if known.needs_new(node, self.now) {
             known.insert(node, Token::create(self.now, tokens::LIFETIME)?);
-            let reason = verb(stored.is_some(), "the token is missing or expires soon");
+            let reason = verb(stored, "the token is missing or expires soon");
             self.secret(path, known.write()?, &reason);
         }
         let Some(token) = known.get(node) else { bail!("no bootstrap token for node `{node}`") };
@@ -344,13 +341,21 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
 
-    fn joined(&self, node: &str, authority: &Authority) -> Result<bool> {
-        let Some(text) = self.read(Path::new(KUBELET_CLIENT))? else { return Ok(false) };
-        let Ok(found) = Inspection::of_pem(&text) else { return Ok(false) };
-        Ok(found.common_name == format!("system:node:{node}")
-            && found.not_after > self.now
-            && found.signed_by(authority.inspection()))
+/// Whether this host's kubelet has a certificate of its own that is valid now: then it needs no token.
+pub fn joined(host: &Host, node: &str, authority: &Inspection, now: Timestamp) -> Result<bool> {
+    let Some(text) = host.read_text(Path::new(KUBELET_CLIENT))? else { return Ok(false) };
+    let Ok(found) = Inspection::of_pem(&text) else { return Ok(false) };
+    let valid = found.not_before <= now && now < found.not_after;
+    Ok(valid && found.common_name == format!("system:node:{node}") && found.signed_by(authority))
+}
+
+/// The bootstrap tokens this host knows.
+pub fn known_tokens(host: &Host) -> Result<Tokens> {
+    match host.read_text(Path::new(TOKENS))? {
+        Some(text) => Tokens::parse(&text).with_context(|| format!("reading `{TOKENS}`")),
+        None => Ok(Tokens::default()),
     }
 }
 

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -67,18 +69,20 @@ impl Token {
 
     /// The Secret object that makes the apiserver accept it.
     pub fn object(&self, node: &str) -> Value {
+        // `data`, not `stringData`: what is read back can then be compared.
+        let data = |text: &str| STANDARD.encode(text);
         json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": { "name": self.object_name(), "namespace": "kube-system" },
             "type": "bootstrap.kubernetes.io/token",
-            "stringData": {
-                "description": format!("Sealift: first certificate of node {node}"),
-                "token-id": self.id,
-                "token-secret": self.secret.expose(),
-                "expiration": self.expires.to_string(),
-                "usage-bootstrap-authentication": "true",
-                "auth-extra-groups": GROUP,
+            "data": {
+                "description": data(&format!("Sealift: first certificate of node {node}")),
+                "token-id": data(&self.id),
+                "token-secret": data(self.secret.expose()),
+                "expiration": data(&self.expires.to_string()),
+                "usage-bootstrap-authentication": data("true"),
+                "auth-extra-groups": data(GROUP),
             },
         })
     }
