@@ -74,6 +74,18 @@ impl<R: Read> Archive<R> {
         Ok(block)
     }
 
+    /// Makes sure that the next entry's name starts like this, and leaves it in place.
+    pub(crate) fn peek_prefix(&mut self, prefix: &str) -> Result<(), Error> {
+        let block = self.peek()?;
+        let found = ustar::parse_regular(&block);
+        if found.as_ref().is_some_and(|(name, _)| name.starts_with(prefix)) {
+            return Ok(());
+        }
+        let reason = if found.is_some() || block == [0; BLOCK] { Reason::Entry } else { Reason::Header };
+        let place = format!("the entry at offset {}", self.offset());
+        Err(refuse(reason, place, format!("a regular file `{prefix}…`, mode 0644"), ustar::describe(&block)))
+    }
+
     fn take(&mut self) -> Result<Block, Error> {
         let block = self.peek()?;
         self.peeked = None;

@@ -113,18 +113,16 @@ pub struct Package {
 
 /// One entry of a component layer (`dev.sealift.files`): what may be in the layer, exactly, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "FlatFile", into = "FlatFile")]
 pub struct File {
     /// Path inside the layer.
     pub path: LayerPath,
     /// What it is.
-    #[serde(flatten)]
     pub entry: Entry,
 }
 
 /// The kinds of entry a layer can have; nothing else exists in the format.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A directory (mode 0755).
     Directory,
@@ -151,5 +149,58 @@ impl Entry {
             Self::Regular { size, .. } => *size,
             Self::Directory | Self::Symlink { .. } => 0,
         }
+    }
+}
+
+/// A [`File`] as it is written: one flat JSON object. (`serde` cannot refuse unknown fields of a flattened enum.)
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlatFile {
+    path: LayerPath,
+    #[serde(rename = "type")]
+    kind: FlatKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FlatKind {
+    Directory,
+    Regular,
+    Symlink,
+}
+
+impl From<File> for FlatFile {
+    fn from(File { path, entry }: File) -> Self {
+        let bare = |kind| Self { path, kind, mode: None, size: None, sha256: None, target: None };
+        match entry {
+            Entry::Directory => bare(FlatKind::Directory),
+            Entry::Regular { mode, size, sha256 } => {
+                Self { mode: Some(mode), size: Some(size), sha256: Some(sha256), ..bare(FlatKind::Regular) }
+            }
+            Entry::Symlink { target } => Self { target: Some(target), ..bare(FlatKind::Symlink) },
+        }
+    }
+}
+
+impl TryFrom<FlatFile> for File {
+    type Error = String;
+
+    fn try_from(flat: FlatFile) -> Result<Self, String> {
+        let FlatFile { path, kind, mode, size, sha256, target } = flat;
+        let entry = match (kind, mode, size, sha256, target) {
+            (FlatKind::Directory, None, None, None, None) => Entry::Directory,
+            (FlatKind::Regular, Some(mode), Some(size), Some(sha256), None) => Entry::Regular { mode, size, sha256 },
+            (FlatKind::Symlink, None, None, None, Some(target)) => Entry::Symlink { target },
+            (kind, ..) => return Err(format!("`{path}` has not exactly the fields of type {kind:?}")),
+        };
+        Ok(Self { path, entry })
     }
 }

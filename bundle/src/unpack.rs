@@ -186,7 +186,8 @@ fn deliver(coming: &[Coming<'_>], feed: &mut Feed, sink: &mut dyn Sink, summary:
                 summary.blob_bytes += size;
             }
             Purpose::Layer(images) => {
-                let unpacked = layer::read::unpack(&blob_name(digest), images, feed, sink)?;
+                let unpacked = layer::read::unpack(&blob_name(digest), images, feed, sink)
+                    .map_err(|error| if error.is_refusal() { damaged(feed).unwrap_or(error) } else { error })?;
                 summary.files += unpacked.files;
                 summary.file_bytes += unpacked.bytes;
             }
@@ -197,4 +198,9 @@ fn deliver(coming: &[Coming<'_>], feed: &mut Feed, sink: &mut dyn Sink, summary:
     feed.next_blob();
     feed.drain()?;
     Ok(())
+}
+
+/// A layer that makes no sense may simply be damaged, which the hash of the whole blob tells: that is the better message.
+fn damaged(feed: &mut Feed) -> Option<Error> {
+    feed.drain().err().filter(Error::is_refusal)
 }

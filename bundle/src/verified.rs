@@ -67,6 +67,8 @@ impl<R: Read> UnverifiedBundle<R> {
             }
             signatures.push(signature);
         }
+        // So that a damaged signature is told as damage, not as a missing signature.
+        archive.peek_prefix("blobs/sha256/")?;
         Ok(Self { archive, index, signatures })
     }
 

@@ -1,0 +1,4 @@
+//! One integration binary for the format.
+
+mod museum;
+mod roundtrip;
