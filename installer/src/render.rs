@@ -6,7 +6,8 @@
 //!
 //! Beside minijinja's builtins a template has the functions `program(component, path)`, `has_program(component, path)`,
 //! `component_dir(component)` and `etc(component)`, the tests `at_least(version)` and `below(version)`, and the filters
-//! `systemd` (one word of an `Exec…=` line) and `tojson` (strict: an undefined value inside is an error).
+//! `systemd` (one word of an `Exec…=` line), `url_host` (brackets around an IPv6 address) and `tojson` (strict: an
+//! undefined value inside is an error; a field that is `none` is left out, which is how templates say "not in this version").
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +104,8 @@ fn environment(programs: Programs) -> anyhow::Result<Environment<'static>> {
     environment.add_test("at_least", |version: &Value, bound: &str| Ok::<_, Error>(compare(version, bound)?.is_ge()));
     environment.add_test("below", |version: &Value, bound: &str| Ok::<_, Error>(compare(version, bound)?.is_lt()));
     environment.add_filter("systemd", systemd_word);
+    environment
+        .add_filter("url_host", |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() });
     environment.add_filter("tojson", json);
     Ok(environment)
 }
@@ -156,18 +159,31 @@ fn systemd_word(value: &Value) -> Result<String, Error> {
     Ok(word)
 }
 
-/// JSON with sorted keys, indented by two blanks with `indent=2`.
+/// JSON with sorted keys and without the fields that are `none`; indented by two blanks with `indent=2`.
 #[expect(clippy::needless_pass_by_value, reason = "minijinja hands keyword arguments over by value")]
 fn json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<u32> = options.get("indent")?;
     options.assert_all_used()?;
     refuse_undefined(value, "")?;
-    let written = match indent {
-        None => serde_json::to_string(value),
-        Some(2) => serde_json::to_string_pretty(value),
-        Some(other) => return Err(invalid(format!("tojson can indent by 2, not by {other}"))),
-    };
-    written.map_err(|error| Error::new(ErrorKind::BadSerialization, "writing JSON").with_source(error))
+    let failed = |error| Error::new(ErrorKind::BadSerialization, "writing JSON").with_source(error);
+    let mut value = serde_json::to_value(value).map_err(failed)?;
+    drop_absent(&mut value);
+    match indent {
+        None => serde_json::to_string(&value).map_err(failed),
+        Some(2) => serde_json::to_string_pretty(&value).map_err(failed),
+        Some(other) => Err(invalid(format!("tojson can indent by 2, not by {other}"))),
+    }
+}
+
+fn drop_absent(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_absent);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_absent),
+        _ => {}
+    }
 }
 
 fn refuse_undefined(value: &Value, path: &str) -> Result<(), Error> {
@@ -259,9 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn hosts_in_urls() {
+        assert_eq!(
+            render("{{ node.address | url_host }} {{ '2001:db8::1' | url_host }}").unwrap(),
+            "192.0.2.1 [2001:db8::1]\n"
+        );
+    }
+
+    #[test]
     fn json_is_sorted_and_strict() {
         assert_eq!(render("{{ {'b': [1, true], 'a': '<&>'} | tojson }}").unwrap(), "{\"a\":\"<&>\",\"b\":[1,true]}\n");
         assert_eq!(render("{{ {'a': 1} | tojson(indent=2) }}").unwrap(), "{\n  \"a\": 1\n}\n");
+        assert_eq!(render("{{ {'a': none, 'b': [{'c': none}]} | tojson }}").unwrap(), "{\"b\":[{}]}\n");
         let error = render("{{ {'a': [node.adress]} | tojson }}").unwrap_err();
         assert!(error.contains("JSON value `.a[0]`"), "{error}");
     }

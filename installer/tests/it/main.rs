@@ -1,0 +1,4 @@
+//! Integration tests of the installer that need no root.
+
+mod flags;
+mod manifests;
