@@ -24,6 +24,7 @@ fn main() -> Result<()> {
     arguments.test_threads = Some(1);
     let scenarios: &[(&str, Scenario)] = &[
         ("hostile_bundles_change_nothing", refused::hostile_bundles_change_nothing),
+        ("a_damaged_real_bundle_changes_nothing", refused::a_damaged_real_bundle_changes_nothing),
         ("plan_touches_nothing", repeated::plan_touches_nothing),
         ("install_makes_a_ready_node", cluster::install_makes_a_ready_node),
         ("a_pod_runs_and_answers_on_its_node_port", cluster::a_pod_runs_and_answers_on_its_node_port),
