@@ -156,8 +156,9 @@ impl Install {
 
 /// A busybox web server that tolerates a master, and its NodePort.
 fn workload(image: &str) -> Value {
-    let script =
-        format!("mkdir -p /www && echo {ANSWER} >/www/index.html && echo serving && exec httpd -f -v -p 8080 -h /www");
+    let script = format!(
+        "/bin/busybox mkdir -p /www && echo {ANSWER} >/www/index.html && echo serving && exec /bin/busybox httpd -f -v -p 8080 -h /www"
+    );
     serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {
             "tolerations": [{"operator": "Exists"}], "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,

@@ -1,4 +1,4 @@
-//! `bed demo [--keep]`, `bed bench`, `bed clean [--all]`: the entry points behind `scripts/`.
+//! `bed demo [--keep]`, `bed bench`, `bed boot NAME`, `bed clean [--all]`: the entry points behind `scripts/`, and a host to try things on.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use e2e::demo::After;
 use e2e::output::say;
 use e2e::run::Sweep;
+use e2e::{Bed, Host, Route};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,10 +25,21 @@ fn run(words: &[&str]) -> Result<()> {
         ["demo"] => e2e::demo::run(After::Remove),
         ["demo", "--keep"] => e2e::demo::run(After::Keep),
         ["bench"] => e2e::bench::run(),
+        ["boot", name] => boot(name),
         ["clean"] => clean(Sweep::Dead),
         ["clean", "--all"] => clean(Sweep::All),
-        _ => bail!("usage: bed demo [--keep] | bench | clean [--all]"),
+        _ => bail!("usage: bed demo [--keep] | bench | boot NAME | clean [--all]"),
     }
+}
+
+/// Boots one bare host that stays.
+fn boot(name: &str) -> Result<()> {
+    let bed = Bed::new()?;
+    let host = Host::boot(&bed, name, 11, Route::None)?;
+    bed.keep()?;
+    say(format_args!("{name} is {}; enter it with: nsenter -t {} -a", host.address(), host.pid()));
+    say(format_args!("its files: {}; remove it with: bed clean --all", host.file("/").display()));
+    Ok(())
 }
 
 fn clean(which: Sweep) -> Result<()> {

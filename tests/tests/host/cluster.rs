@@ -37,7 +37,7 @@ pub(crate) fn logs_and_exec_work(stage: &Stage) -> Result<()> {
     let master = stage.workload()?;
     let logs = master.kubectl("logs web")?;
     ensure!(logs.contains("serving"), "{logs}");
-    let output = master.kubectl("exec web -- cat /www/index.html")?;
+    let output = master.kubectl("exec web -- /bin/busybox cat /www/index.html")?;
     ensure!(output == ANSWER, "{output}");
     Ok(())
 }
