@@ -3,6 +3,7 @@
 //! It says how the installer treats the component and what the component promises; versions and artifacts are the
 //! manifest's business.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -42,6 +43,9 @@ pub struct RecipeText {
     /// Programs that some releases have; promised when they are there.
     #[serde(default)]
     pub optional_programs: Vec<LayerPath>,
+    /// Relative symbolic links added to the files it is packed from: path -> target.
+    #[serde(default)]
+    pub links: BTreeMap<LayerPath, String>,
     /// Kernel modules it needs.
     #[serde(default)]
     pub modules: Vec<String>,
@@ -111,5 +115,34 @@ impl Recipe {
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self { text, templates })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+
+    #[test]
+    fn the_releases_of_this_repository_read() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+        for release in ["debian-12.toml", "kubernetes-1.37.toml"] {
+            let manifest = Manifest::read(&directory.join(release)).unwrap();
+            for name in manifest.release.components.keys() {
+                let recipe = Recipe::read(&directory.join("components"), name).unwrap();
+                let targets: Vec<_> = manifest.release.components[name]
+                    .artifacts
+                    .iter()
+                    .flat_map(|artifact| &artifact.files)
+                    .filter_map(|map| if let crate::manifest::Target::File(path) = &map.to { Some(path) } else { None })
+                    .collect();
+                for program in &recipe.text.programs {
+                    assert!(
+                        targets.contains(&program),
+                        "{release}: {name} promises {program}, which no artifact brings"
+                    );
+                }
+            }
+        }
     }
 }
