@@ -1,1 +1,82 @@
-//! (being written)
+//! Which steps a host of some roles goes through, in order. A role is one file here and one line in [`steps`].
+//!
+//! The order is that of DESIGN §6: what every host needs, then etcd, then the control plane, then the node. Roles that are
+//! combined on one host share steps; each step runs once, at its first place.
+
+mod etcd;
+mod master;
+mod worker;
+
+use bundle::component::Role;
+
+use crate::config::Roles;
+use crate::step::Step;
+use crate::steps::{health, host_settings, kernel, os_packages, pki, preflight};
+
+/// The step that runs before the bundle's components are unpacked into the store.
+pub fn preflight() -> Box<dyn Step> {
+    Box::new(preflight::Preflight)
+}
+
+/// All steps that follow the store, for a host with these roles.
+pub fn steps(roles: &Roles) -> Vec<Box<dyn Step>> {
+    let mut steps: Vec<Box<dyn Step>> = vec![
+        Box::new(os_packages::OsPackages),
+        Box::new(kernel::Kernel),
+        Box::new(host_settings::HostSettings),
+        Box::new(pki::Pki),
+    ];
+    for role in [Role::Etcd, Role::Master, Role::Worker] {
+        if !roles.contains(role) {
+            continue;
+        }
+        let of_role = match role {
+            Role::Etcd => etcd::steps(),
+            Role::Master => master::steps(),
+            Role::Worker => worker::steps(),
+        };
+        for step in of_role {
+            if steps.iter().all(|present| present.name() != step.name()) {
+                steps.push(step);
+            }
+        }
+    }
+    steps.push(Box::new(health::Health));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(roles: &[Role]) -> Vec<&'static str> {
+        steps(&Roles::new(roles.iter().copied())).iter().map(|step| step.name()).collect()
+    }
+
+    #[test]
+    fn a_master_starts_its_parts_in_the_order_they_need_each_other() {
+        let names = names(&[Role::Master]);
+        let at = |name: &str| names.iter().position(|found| *found == name).unwrap();
+        for pair in [
+            "pki etcd",
+            "etcd kube-apiserver",
+            "kube-apiserver approver",
+            "approver kubelet",
+            "proxy kubelet",
+            "kubelet network",
+            "network health",
+        ] {
+            let (first, second) = pair.split_once(' ').unwrap();
+            assert!(at(first) < at(second), "{pair} in {names:?}");
+        }
+    }
+
+    #[test]
+    fn combined_roles_run_each_step_once() {
+        let combined = names(&[Role::Master, Role::Worker, Role::Etcd]);
+        let unique: std::collections::BTreeSet<_> = combined.iter().collect();
+        assert_eq!(combined.len(), unique.len());
+        assert!(!names(&[Role::Worker]).contains(&"kube-apiserver"));
+        assert!(!names(&[Role::Etcd]).contains(&"kubelet"));
+    }
+}

@@ -1,0 +1,51 @@
+//! How the steps talk to the apiservers: with certificates, because anonymous access is off.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::kubeapi::{Client, Credentials, Limits};
+use crate::pki::files::{Wanted, certificate_path, key_path};
+use crate::pki::{Authority, KUBELET_CLIENT, Secret};
+
+/// The apiserver's port on every master.
+pub const APISERVER_PORT: u16 = 6443;
+/// The local proxy over all apiservers.
+pub const PROXY_PORT: u16 = 8443;
+
+/// Answers come from the same host or the next one; a probe that hangs is a probe that failed.
+const LIMITS: Limits = Limits { connect: Duration::from_secs(2), total: Duration::from_secs(10), body: 8 << 20 };
+
+/// This host's own apiserver, as a client that may do everything: the certificate lives in memory, for minutes. Only masters
+/// hold the key that signs it.
+pub fn own_apiserver<'a>(context: &Context<'a>) -> Result<Client<'a>> {
+    let (certificate, key) = (certificate_path("ca"), key_path("ca"));
+    let certificate = context.host.read_text(&certificate)?.with_context(|| absent(&certificate))?;
+    let key = context.host.read_text(&key)?.with_context(|| absent(&key))?;
+    let authority = Authority::load(&certificate, &Secret::new(key))?;
+    let leaf = Wanted::of(context.config, context.node).subject.bootstrap_admin();
+    let pair = authority.issue(&leaf, context.host.now())?;
+    let address = SocketAddr::new(context.node.address, APISERVER_PORT);
+    Ok(Client::new(address, &certificate, Credentials::Memory(pair))?.with_limits(LIMITS))
+}
+
+/// The cluster through the local proxy, as this node: what kubelet, kube-proxy and agent use.
+pub fn as_node<'a>(context: &Context<'a>) -> Result<Client<'a>> {
+    let certificate = certificate_path("ca");
+    let certificate = context.host.read_text(&certificate)?.with_context(|| absent(&certificate))?;
+    let credentials =
+        Credentials::Files { host: context.host, certificate: KUBELET_CLIENT.into(), key: KUBELET_CLIENT.into() };
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PROXY_PORT);
+    Ok(Client::new(address, &certificate, credentials)?.with_limits(LIMITS))
+}
+
+/// An administrator on a master, the node itself elsewhere: for questions that both may ask.
+pub fn client<'a>(context: &Context<'a>) -> Result<Client<'a>> {
+    if context.roles.master() { own_apiserver(context) } else { as_node(context) }
+}
+
+fn absent(path: &std::path::Path) -> String {
+    format!("`{}` does not exist yet", path.display())
+}

@@ -1,0 +1,77 @@
+//! containerd, the container runtime.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::service::{Readiness, Service, UnitText, nothing_before};
+use crate::context::Context;
+use crate::host::Command;
+
+/// The step.
+pub fn step() -> Service {
+    Service {
+        name: "containerd",
+        title: "Start containerd",
+        unit: "containerd.service",
+        text: UnitText::Component("containerd"),
+        deadline: Duration::from_mins(1),
+        probe: answers,
+        before_start: nothing_before,
+        hint: "`journalctl -u containerd` says more; its snapshotter needs a file system that overlayfs can lie on",
+    }
+}
+
+/// `ctr` of the bundle, in the namespace of Kubernetes.
+pub fn ctr(context: &Context<'_>) -> Command {
+    Command::new(context.program("containerd", "bin/ctr")).arg("--namespace=k8s.io")
+}
+
+/// Both the daemon and its CRI plugin must be up: containerd runs on without a plugin that failed.
+fn answers(context: &Context<'_>) -> Result<Readiness> {
+    let finished = context.host.try_run(&ctr(context).args(["plugins", "list"]))?;
+    if !finished.success() {
+        return Ok(Readiness::NotYet(finished.tail()));
+    }
+    Ok(cri_state(&finished.text()))
+}
+
+/// `TYPE ID PLATFORMS STATUS` lines; CRI is `io.containerd.grpc.v1 cri` (1.x) or the `cri` service plugins (2.x).
+fn cri_state(text: &str) -> Readiness {
+    let cri: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            let mut words = line.split_whitespace();
+            let kind = words.next().unwrap_or_default();
+            kind.starts_with("io.containerd.cri.")
+                || (kind.starts_with("io.containerd.grpc") && words.next() == Some("cri"))
+        })
+        .collect();
+    match cri.iter().find(|line| !line.trim_end().ends_with("ok")) {
+        _ if cri.is_empty() => Readiness::NotYet("containerd has no CRI plugin".to_owned()),
+        Some(line) => Readiness::NotYet(format!("the CRI plugin did not load: {}", line.trim())),
+        None => Readiness::Ready,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cri_plugin_must_have_loaded() {
+        let text = |state: &str| {
+            format!(
+                "TYPE                   ID        PLATFORMS      STATUS\n\
+                 io.containerd.grpc.v1  images    -              ok\n\
+                 io.containerd.snapshotter.v1 zfs linux/amd64    skip\n\
+                 io.containerd.grpc.v1  cri       linux/amd64    {state}\n"
+            )
+        };
+        assert_eq!(cri_state(&text("ok")), Readiness::Ready);
+        assert!(matches!(cri_state(&text("error")), Readiness::NotYet(_)));
+        assert!(matches!(cri_state(""), Readiness::NotYet(_)));
+        let new = "io.containerd.cri.v1 images - ok\nio.containerd.cri.v1 runtime linux/amd64 ok\n";
+        assert_eq!(cri_state(new), Readiness::Ready);
+    }
+}

@@ -1,0 +1,109 @@
+//! Kernel modules, sysctls and swap: what the host's kernel must do for a node.
+//!
+//! Only what this host can have is set; what it cannot (a container shares its kernel with the machine) is reported.
+
+mod modules;
+mod sysctls;
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use self::modules::{MODULES_FILE, Modules, Presence};
+use self::sysctls::{SYSCTL_FILE, Sysctls};
+use super::file::WantedFile;
+use crate::context::Context;
+use crate::step::{Change, Check, Step, Target};
+
+/// The step.
+#[derive(Clone, Copy, Debug)]
+pub struct HostSettings;
+
+impl Step for HostSettings {
+    fn name(&self) -> &'static str {
+        "host-settings"
+    }
+
+    fn title(&self) -> &'static str {
+        "Load kernel modules and set kernel parameters"
+    }
+
+    fn touches(&self, _: &Context<'_>) -> Result<Vec<Target>> {
+        let files = [MODULES_FILE, SYSCTL_FILE].map(|path| Target::File(path.into()));
+        Ok(files.into_iter().chain(Sysctls::keys().map(|key| Target::Sysctl(key.to_owned()))).collect())
+    }
+
+    fn check(&self, context: &Context<'_>) -> Result<Check> {
+        let modules = wanted_modules(context)?;
+        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some())?;
+        let mut changes: Vec<Change> = modules
+            .with(Presence::Loadable)
+            .into_iter()
+            .map(|name| Change::new(format!("load kernel module {name}")))
+            .collect();
+        for file in files(&modules, &sysctls) {
+            changes.extend(file.change(context.host)?);
+        }
+        for (key, current, wanted) in &sysctls.wrong {
+            changes.push(Change::new(format!("set {key} to {wanted} (is {current})")));
+        }
+        if !changes.is_empty() {
+            return Ok(Check::Needed(changes));
+        }
+        let limits = limits(context, &modules, &sysctls);
+        Ok(if limits.is_empty() { Check::Done } else { Check::Kept(limits.join("; ")) })
+    }
+
+    fn apply(&self, context: &Context<'_>) -> Result<()> {
+        let modules = wanted_modules(context)?;
+        modules.load(context.host)?;
+        // Modules bring keys with them (`net.bridge.*`), so the keys are read after loading.
+        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some())?;
+        sysctls.apply(context.host)?;
+        // Setting one key may change another; the file says what holds now.
+        for file in files(&modules, &sysctls) {
+            file.write(context.host)?;
+        }
+        Ok(())
+    }
+}
+
+fn wanted_modules(context: &Context<'_>) -> Result<Modules> {
+    let wanted: BTreeSet<String> = context
+        .components
+        .iter()
+        .filter(|component| context.roles.need(component))
+        .flat_map(|component| component.modules.iter().cloned())
+        .collect();
+    Modules::survey(context.host, &context.facts.kernel, &wanted)
+}
+
+fn files(modules: &Modules, sysctls: &Sysctls) -> Vec<WantedFile> {
+    let mut files = vec![WantedFile::public(SYSCTL_FILE, sysctls.file.as_bytes())];
+    files.extend(modules.file().map(|text| WantedFile::public(MODULES_FILE, text)));
+    files
+}
+
+/// What this host cannot have, one line each.
+fn limits(context: &Context<'_>, modules: &Modules, sysctls: &Sysctls) -> Vec<String> {
+    let mut limits = Vec::new();
+    let absent = modules.with(Presence::Absent);
+    if !absent.is_empty() {
+        limits.push(format!("this kernel does not list the modules {}", absent.join(", ")));
+    }
+    if !sysctls.shared.is_empty() {
+        let keys: Vec<String> = sysctls
+            .shared
+            .iter()
+            .map(|(key, current, wanted)| format!("{key} = {current} (wanted {wanted})"))
+            .collect();
+        limits.push(format!("not this host's to set: {}", keys.join(", ")));
+    }
+    if !sysctls.missing.is_empty() {
+        limits.push(format!("this kernel has no {}", sysctls.missing.join(", ")));
+    }
+    if !context.facts.swap.is_empty() {
+        limits.push(format!("swap is on ({})", context.facts.swap.join(", ")));
+    }
+    limits
+}

@@ -1,0 +1,48 @@
+//! The units of the installer's own long-running modes, `installer agent` and `installer approver`.
+//!
+//! They name the installer by its digest, so that another installer means another unit file, and their started stamp is a
+//! copy of that file: a rerun restarts them exactly when the program or the unit has changed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::context::{Context, HOME};
+
+/// The link that always leads to the installer of the last run.
+const LINK: &str = "/opt/sealift/bin/installer";
+
+/// The text of a unit that runs `installer MODE`.
+pub fn unit(context: &Context<'_>, name: &str, mode: &str, description: &str, after: &str) -> Result<String> {
+    let installer = installer(context)?;
+    let installer = installer.display();
+    let oom = if context.facts.oom_score_adj { "OOMScoreAdjust=-500\n" } else { "" };
+    Ok(format!(
+        "[Unit]\n\
+         Description={description}\n\
+         Wants=network-online.target\n\
+         After=network-online.target {after}\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         ExecStartPre=-/bin/mkdir -p /run/sealift/started\n\
+         ExecStartPre=/bin/cp -f /etc/systemd/system/{name} /run/sealift/started/{name}\n\
+         ExecStart={installer} {mode}\n\
+         Restart=always\n\
+         RestartSec=3\n\
+         {oom}\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    ))
+}
+
+/// Where the link leads; before the first run there is none, and the plan shows the link itself.
+fn installer(context: &Context<'_>) -> Result<PathBuf> {
+    let target = context.host.link_target(Path::new(LINK))?;
+    Ok(match target {
+        None => LINK.into(),
+        Some(target) if target.is_absolute() => target,
+        Some(target) => target.strip_prefix("..").map_or_else(|_| LINK.into(), |rest| Path::new(HOME).join(rest)),
+    })
+}

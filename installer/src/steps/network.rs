@@ -1,0 +1,73 @@
+//! The pod network: `installer agent` keeps the CNI file, the routes and the proxy's backends; then the node gets Ready.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::service::{Readiness, Service, UnitText, nothing_before};
+use super::{api, long_running};
+use crate::context::Context;
+
+const CNI_DIRECTORY: &str = "/etc/cni/net.d";
+
+/// The step.
+pub fn step() -> Service {
+    Service {
+        name: "network",
+        title: "Connect the pods of this node",
+        unit: "sealift-agent.service",
+        text: UnitText::Own(|context| {
+            let after = "sealift-proxy.service";
+            long_running::unit(context, "sealift-agent.service", "agent", "Sealift node agent", after)
+        }),
+        deadline: Duration::from_mins(4),
+        probe: node_ready,
+        before_start: nothing_before,
+        hint: "`journalctl -u sealift-agent` and `kubectl describe node` say more",
+    }
+}
+
+/// Ready when the agent has written its network and the node says so itself.
+pub fn node_ready(context: &Context<'_>) -> Result<Readiness> {
+    let files = context.host.list(Path::new(CNI_DIRECTORY))?;
+    if !files.iter().any(|file| file.contains("sealift")) {
+        return Ok(Readiness::NotYet(format!("the agent has not written its file to {CNI_DIRECTORY} yet")));
+    }
+    let path = format!("/api/v1/nodes/{}", context.node.name);
+    Ok(match api::client(context)?.find(&path)? {
+        None => Readiness::NotYet(format!("there is no node `{}`", context.node.name)),
+        Some(node) => judge(&node),
+    })
+}
+
+fn judge(node: &Value) -> Readiness {
+    let conditions =
+        node.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |condition: &Value, key: &str| condition.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match conditions.iter().find(|condition| text(condition, "type") == "Ready") {
+        Some(ready) if text(ready, "status") == "True" => Readiness::Ready,
+        Some(ready) => Readiness::NotYet(format!("the node is not ready: {}", text(ready, "message"))),
+        None => Readiness::NotYet("the node has no status yet".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_itself_says_whether_it_is_ready() {
+        let node = |status: &str| {
+            serde_json::json!({"status": {"conditions": [
+                {"type": "DiskPressure", "status": "False"},
+                {"type": "Ready", "status": status, "message": "cni plugin not initialized"},
+            ]}})
+        };
+        assert_eq!(judge(&node("True")), Readiness::Ready);
+        let reason = "the node is not ready: cni plugin not initialized".to_owned();
+        assert_eq!(judge(&node("False")), Readiness::NotYet(reason));
+        assert!(matches!(judge(&serde_json::json!({})), Readiness::NotYet(_)));
+    }
+}

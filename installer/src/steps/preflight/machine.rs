@@ -1,0 +1,163 @@
+//! The machine itself: architecture, init system, control groups, tools, processors, memory, disk, limits.
+
+use super::finding::Finding;
+use crate::context::Context;
+use crate::facts::Cgroup;
+
+/// Tools of the distribution that the node's programs call, and the package that has each on Debian and on EL.
+const TOOLS: &[(&str, &str, &str)] = &[
+    ("iptables", "kube-proxy and the CNI plugins program the packet filter with it", "iptables / iptables-nft"),
+    ("nft", "the agent keeps its own table for pod traffic that leaves the cluster", "nftables / nftables"),
+    ("mount", "the kubelet mounts volumes with it", "mount / util-linux"),
+    ("ip", "routes and the bridge of the pods", "iproute2 / iproute"),
+    ("modprobe", "kernel modules", "kmod / kmod"),
+];
+
+/// The oldest systemd whose unit options the components use (EL8 has 239).
+const SYSTEMD_NEEDED: u32 = 239;
+
+/// All findings of this file.
+pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
+    let facts = context.facts;
+    let mut findings = vec![
+        match facts.architecture {
+            Some(architecture) => Finding::good("architecture", architecture.to_string()),
+            None => Finding::refused("architecture", "one Sealift does not know", "amd64 or arm64", "use another host"),
+        },
+        init(context),
+        cgroup(context),
+        processors(context),
+        memory(context),
+    ];
+    for (tool, purpose, packages) in TOOLS {
+        if !facts.tools.contains_key(*tool) {
+            findings.push(Finding::refused(
+                format!("tool `{tool}`"),
+                "nothing by that name",
+                format!("it on the PATH ({purpose})"),
+                format!("install the distribution's package (Debian / EL: {packages})"),
+            ));
+        }
+    }
+    findings.extend(limits(context));
+    findings
+}
+
+fn init(context: &Context<'_>) -> Finding {
+    if !context.facts.systemd {
+        return Finding::refused("systemd", "another init system", "systemd as process 1", "use another host");
+    }
+    // `systemd 252 (252.39-1~deb12u2)` or a bare number.
+    let version = context.facts.tools.get("systemctl").map(String::as_str).unwrap_or_default();
+    let number: u32 = version
+        .split(|character: char| !character.is_ascii_digit())
+        .find_map(|digits| digits.parse().ok())
+        .unwrap_or(SYSTEMD_NEEDED);
+    if number < SYSTEMD_NEEDED {
+        return Finding::refused(
+            "systemd",
+            format!("version {number}"),
+            format!("{SYSTEMD_NEEDED} or newer"),
+            "use a newer distribution",
+        );
+    }
+    Finding::good("systemd", version)
+}
+
+fn cgroup(context: &Context<'_>) -> Finding {
+    let kubelet = context.component("kubelet").map(|component| component.version.as_str()).unwrap_or_default();
+    let minor = minor_of(kubelet);
+    match context.facts.cgroup {
+        Cgroup::Missing => Finding::refused(
+            "control groups",
+            "none mounted",
+            "version 1 or 2 below /sys/fs/cgroup",
+            "mount them, or boot with systemd's defaults",
+        ),
+        // Since 1.35 the kubelet does not start on version 1 (release notes 1.35, #134298).
+        Cgroup::V1 if minor.is_some_and(|minor| minor >= 35) => Finding::refused(
+            "control groups",
+            "version 1",
+            format!("version 2 for Kubernetes {kubelet}"),
+            "boot with `systemd.unified_cgroup_hierarchy=1`",
+        ),
+        found => Finding::good("control groups", found.as_str()),
+    }
+}
+
+/// `1.20.2` → 20.
+fn minor_of(version: &str) -> Option<u32> {
+    version.trim_start_matches('v').split('.').nth(1)?.parse().ok()
+}
+
+fn processors(context: &Context<'_>) -> Finding {
+    let found = context.facts.cpus;
+    let wanted = if context.roles.master() { 2 } else { 1 };
+    if found < wanted {
+        return Finding::limit("processors", found.to_string(), format!("{wanted} are better for this role"));
+    }
+    Finding::good("processors", found.to_string())
+}
+
+/// Memory in MiB that the programs of the roles take at rest, with room to work: measured values, rounded up.
+fn memory_needed(context: &Context<'_>) -> u64 {
+    let mut needed = 256;
+    if context.config.runs_etcd(context.node) {
+        needed += 256;
+    }
+    if context.roles.master() {
+        needed += 768;
+    }
+    if context.roles.master() || context.roles.worker() {
+        needed += 384;
+    }
+    needed
+}
+
+fn memory(context: &Context<'_>) -> Finding {
+    let (found, needed) = (context.facts.memory_mib, memory_needed(context));
+    if found < needed {
+        return Finding::refused(
+            "memory",
+            format!("{found} MiB"),
+            format!("{needed} MiB for {}", context.roles),
+            "give the host more memory",
+        );
+    }
+    Finding::good("memory", format!("{found} MiB ({needed} needed)"))
+}
+
+/// What a capped host will be missing, in words.
+fn limits(context: &Context<'_>) -> Vec<Finding> {
+    let facts = context.facts;
+    let mut limits = Vec::new();
+    if let Some(container) = &facts.container {
+        limits.push(Finding::limit("container", container.clone(), "the kernel and its settings are the machine's"));
+    }
+    if !facts.oom_score_adj {
+        limits.push(Finding::limit(
+            "negative OOM score",
+            "not allowed here",
+            "services are not protected from the out-of-memory killer",
+        ));
+    }
+    if facts.nofile < 1 << 20 {
+        limits.push(Finding::limit("open files", facts.nofile.to_string(), "services get this hard limit"));
+    }
+    if !facts.swap.is_empty() {
+        limits.push(Finding::limit("swap", facts.swap.join(", "), "memory limits of pods are less exact"));
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minor_version_decides_about_control_groups() {
+        assert_eq!(minor_of("1.20.2"), Some(20));
+        assert_eq!(minor_of("v1.35.0+build"), Some(35));
+        assert_eq!(minor_of(""), None);
+    }
+}

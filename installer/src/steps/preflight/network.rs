@@ -1,0 +1,101 @@
+//! Addresses and ports: the configured address is on this host, and nobody else holds the ports of its roles.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::Result;
+use bundle::component::Role;
+
+use super::finding::Finding;
+use super::ports::{self, Holder, Port};
+use crate::context::Context;
+use crate::host::Command;
+
+/// All findings of this file.
+pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
+    let mut findings = vec![address(context)];
+    findings.extend(overlaps(context));
+    findings.extend(taken_ports(context)?);
+    Ok(findings)
+}
+
+fn address(context: &Context<'_>) -> Finding {
+    let wanted = context.node.address;
+    match context.facts.addresses.iter().find(|found| found.address == wanted) {
+        Some(found) => Finding::good("address", format!("{wanted} on {}", found.interface)),
+        None => {
+            let found: Vec<String> = context.facts.addresses().iter().map(ToString::to_string).collect();
+            Finding::refused(
+                "address",
+                if found.is_empty() { "none".to_owned() } else { found.join(", ") },
+                format!("{wanted}, the address of node `{}` in the cluster config", context.node.name),
+                "correct the config or the host's network",
+            )
+        }
+    }
+}
+
+/// Addresses of this host inside the networks that the cluster uses for itself.
+fn overlaps(context: &Context<'_>) -> Vec<Finding> {
+    let cluster = &context.config.cluster;
+    let mut findings = Vec::new();
+    for (what, network) in [("service", cluster.service_cidr), ("pod", cluster.pod_cidr)] {
+        for found in &context.facts.addresses {
+            // The bridge of the pods has its address in the pod network, rightly.
+            if found.interface == "cni0" || !network.contains(&found.address) {
+                continue;
+            }
+            findings.push(Finding::refused(
+                format!("{what} network"),
+                format!("{} on {}, inside {network}", found.address, found.interface),
+                "a network of its own",
+                format!("choose another `{what}_cidr`"),
+            ));
+        }
+    }
+    findings
+}
+
+fn taken_ports(context: &Context<'_>) -> Result<Vec<Finding>> {
+    let roles: Vec<Role> = context.roles.iter().collect();
+    let wanted = ports::of_roles(&roles, context.config.runs_etcd(context.node));
+    let held: Vec<Port> = wanted
+        .into_iter()
+        .filter(|port| {
+            context.facts.listening.iter().any(|(number, at)| *number == port.number && concerns(*at, context))
+        })
+        .collect();
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Only now is it worth asking who: most hosts have none of them in use.
+    let command = Command::new("ss").args(["--listening", "--tcp", "--numeric", "--processes", "--no-header"]);
+    let listeners =
+        context.host.try_run(&command).map(|finished| ports::listeners(&finished.text())).unwrap_or_default();
+    let mut findings = Vec::new();
+    for port in held {
+        let holder = listeners.get(&port.number).cloned().flatten();
+        if !is_ours(context, &holder, port.unit)? {
+            let by = holder.map_or("an unknown process".to_owned(), |(name, pid)| format!("`{name}` (process {pid})"));
+            findings.push(Finding::refused(
+                format!("port {}", port.number),
+                format!("in use by {by}"),
+                format!("free for {}", port.purpose),
+                "stop that program, or use another host",
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Whether a listener there is in the way of ours: on all addresses, on loopback, or on the node's own.
+fn concerns(at: IpAddr, context: &Context<'_>) -> bool {
+    at.is_unspecified() || at.is_loopback() || at == context.node.address
+}
+
+/// Whether the process belongs to the unit of ours that this port is for.
+fn is_ours(context: &Context<'_>, holder: &Holder, unit: &str) -> Result<bool> {
+    let Some((_, pid)) = holder else { return Ok(false) };
+    let cgroup = context.host.read_text(&Path::new("/proc").join(pid.to_string()).join("cgroup"))?.unwrap_or_default();
+    Ok(cgroup.lines().any(|line| line.ends_with(&format!("/{unit}"))))
+}
