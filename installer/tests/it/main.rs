@@ -2,3 +2,4 @@
 
 mod flags;
 mod manifests;
+mod snapshots;
