@@ -1,7 +1,9 @@
 //! A master: the control plane (with etcd, unless the cluster has dedicated members) on a node of the cluster.
 
 use crate::step::Step;
-use crate::steps::{approver, command_line, containerd, etcd, kube_apiserver, kube_controller_manager, kube_scheduler};
+use crate::steps::{
+    approver, bootstrap, command_line, containerd, etcd, kube_apiserver, kube_controller_manager, kube_scheduler,
+};
 
 /// Its own steps, then those of every node.
 pub(super) fn steps() -> Vec<Box<dyn Step>> {
@@ -11,6 +13,7 @@ pub(super) fn steps() -> Vec<Box<dyn Step>> {
         Box::new(kube_apiserver::step()),
         Box::new(kube_controller_manager::step()),
         Box::new(kube_scheduler::step()),
+        Box::new(bootstrap::Bootstrap),
         Box::new(approver::step()),
         Box::new(command_line::CommandLine),
     ];

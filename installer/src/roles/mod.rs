@@ -60,7 +60,8 @@ mod tests {
         for pair in [
             "pki etcd",
             "etcd kube-apiserver",
-            "kube-apiserver approver",
+            "kube-apiserver bootstrap",
+            "bootstrap approver",
             "approver kubelet",
             "proxy kubelet",
             "kubelet network",

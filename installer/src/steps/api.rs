@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::cluster;
 use crate::context::Context;
 use crate::kubeapi::{Client, Credentials, Limits};
-use crate::pki::files::{Wanted, certificate_path, key_path};
-use crate::pki::{Authority, KUBELET_CLIENT, Secret};
+use crate::pki::KUBELET_CLIENT;
+use crate::pki::files::{Wanted, certificate_path};
 
 /// The apiserver's port on every master.
 pub const APISERVER_PORT: u16 = 6443;
@@ -20,15 +21,9 @@ const LIMITS: Limits = Limits { connect: Duration::from_secs(2), total: Duration
 
 /// This host's own apiserver, as a client that may do everything: the certificate lives in memory, for minutes. Only masters
 /// hold the key that signs it.
-pub fn own_apiserver<'a>(context: &Context<'a>) -> Result<Client<'a>> {
-    let (certificate, key) = (certificate_path("ca"), key_path("ca"));
-    let certificate = context.host.read_text(&certificate)?.with_context(|| absent(&certificate))?;
-    let key = context.host.read_text(&key)?.with_context(|| absent(&key))?;
-    let authority = Authority::load(&certificate, &Secret::new(key))?;
-    let leaf = Wanted::of(context.config, context.node).subject.bootstrap_admin();
-    let pair = authority.issue(&leaf, context.host.now())?;
-    let address = SocketAddr::new(context.node.address, APISERVER_PORT);
-    Ok(Client::new(address, &certificate, Credentials::Memory(pair))?.with_limits(LIMITS))
+pub fn own_apiserver(context: &Context<'_>) -> Result<Client<'static>> {
+    let wanted = Wanted::of(context.config, context.node);
+    Ok(cluster::administrator(context.host, &wanted)?.with_limits(LIMITS))
 }
 
 /// The cluster through the local proxy, as this node: what kubelet, kube-proxy and agent use.

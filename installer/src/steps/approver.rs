@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-use super::long_running;
+use super::long_running::{self, Mode};
 use super::service::{Readiness, Service, UnitText, nothing_before};
+
+const MODE: Mode = Mode {
+    unit: "sealift-approver.service",
+    mode: "approver",
+    description: "Sealift approver of node certificates",
+    after: "kube-apiserver.service",
+    hardening: crate::approver::unit::HARDENING,
+};
 
 /// The step.
 pub fn step() -> Service {
     Service {
         name: "approver",
         title: "Start the approver of node certificates",
-        unit: "sealift-approver.service",
-        text: UnitText::Own(|context| {
-            let after = "kube-apiserver.service";
-            long_running::unit(context, "sealift-approver.service", "approver", "Sealift certificate approver", after)
-        }),
+        unit: MODE.unit,
+        text: UnitText::Own(|context| long_running::unit(context, &MODE)),
         deadline: Duration::from_secs(30),
         // It shows that it works by what it approves; the kubelet's step waits for that.
         probe: |_| Ok(Readiness::Ready),

@@ -12,8 +12,24 @@ use crate::context::{Context, HOME};
 /// The link that always leads to the installer of the last run.
 const LINK: &str = "/opt/sealift/bin/installer";
 
-/// The text of a unit that runs `installer MODE`.
-pub fn unit(context: &Context<'_>, name: &str, mode: &str, description: &str, after: &str) -> Result<String> {
+/// One of the modes as a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Mode {
+    /// The unit, with suffix.
+    pub unit: &'static str,
+    /// `installer MODE`.
+    pub mode: &'static str,
+    /// For `systemctl status`.
+    pub description: &'static str,
+    /// Units to start after, without requiring them.
+    pub after: &'static str,
+    /// Further lines of `[Service]`: what the mode is denied.
+    pub hardening: &'static str,
+}
+
+/// The text of its unit.
+pub fn unit(context: &Context<'_>, mode: &Mode) -> Result<String> {
+    let Mode { unit: name, mode, description, after, hardening } = mode;
     let installer = installer(context)?;
     let installer = installer.display();
     let oom = if context.facts.oom_score_adj { "OOMScoreAdjust=-500\n" } else { "" };
@@ -25,12 +41,13 @@ pub fn unit(context: &Context<'_>, name: &str, mode: &str, description: &str, af
          StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
-         ExecStartPre=-/bin/mkdir -p /run/sealift/started\n\
-         ExecStartPre=/bin/cp -f /etc/systemd/system/{name} /run/sealift/started/{name}\n\
+         ExecStartPre=-+/bin/mkdir -p /run/sealift/started\n\
+         ExecStartPre=+/bin/cp -f /etc/systemd/system/{name} /run/sealift/started/{name}\n\
          ExecStart={installer} {mode}\n\
          Restart=always\n\
          RestartSec=3\n\
          {oom}\
+         {hardening}\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod approver;
+pub mod bootstrap;
 pub mod command_line;
 pub mod containerd;
 pub mod etcd;

@@ -6,22 +6,28 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
+use super::api;
+use super::long_running::{self, Mode};
 use super::service::{Readiness, Service, UnitText, nothing_before};
-use super::{api, long_running};
 use crate::context::Context;
 
 const CNI_DIRECTORY: &str = "/etc/cni/net.d";
+
+const MODE: Mode = Mode {
+    unit: "sealift-agent.service",
+    mode: "agent",
+    description: "Sealift node agent",
+    after: "sealift-proxy.service",
+    hardening: "",
+};
 
 /// The step.
 pub fn step() -> Service {
     Service {
         name: "network",
         title: "Connect the pods of this node",
-        unit: "sealift-agent.service",
-        text: UnitText::Own(|context| {
-            let after = "sealift-proxy.service";
-            long_running::unit(context, "sealift-agent.service", "agent", "Sealift node agent", after)
-        }),
+        unit: MODE.unit,
+        text: UnitText::Own(|context| long_running::unit(context, &MODE)),
         deadline: Duration::from_mins(4),
         probe: node_ready,
         before_start: nothing_before,
