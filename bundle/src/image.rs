@@ -67,9 +67,12 @@ pub(crate) struct Contents {
     pub blobs: Vec<(Digest, u64)>,
 }
 
+/// Gets a manifest or config of a given size.
+pub(crate) type Fetch<'a> = dyn FnMut(&Digest, u64) -> Result<Vec<u8>, Error> + 'a;
+
 /// Collects blobs in the groups of the format: roots, manifests below a root index, configs, layers.
 struct Collector<'a> {
-    fetch: &'a mut dyn FnMut(&Digest, u64) -> Result<Vec<u8>, Error>,
+    fetch: &'a mut Fetch<'a>,
     sizes: BTreeMap<Digest, u64>,
     metadata: BTreeMap<Digest, Vec<u8>>,
     order: Vec<(Digest, u64)>,
@@ -138,10 +141,7 @@ struct Tree {
 
 impl Contents {
     /// Resolves an index. `fetch` is asked for each manifest and config once, in the order of the file.
-    pub(crate) fn resolve(
-        index_bytes: &[u8],
-        fetch: &mut dyn FnMut(&Digest, u64) -> Result<Vec<u8>, Error>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn resolve<'a>(index_bytes: &[u8], fetch: &'a mut Fetch<'a>) -> Result<Self, Error> {
         let index: Index = json::parse("`index.json`", index_bytes)?;
         if index.schema_version != 2 || index.media_type != oci::INDEX {
             let found = format!("schema {} of type `{}`", index.schema_version, quote(&index.media_type));
@@ -167,7 +167,7 @@ impl Contents {
 
         let mut images = Vec::new();
         for (entry, tree) in index.manifests.iter().zip(trees) {
-            images.push(image(&collector, &release, entry, tree)?);
+            images.push(image(&collector, &release, entry, &tree)?);
         }
         let mut blobs = BTreeMap::new();
         for descriptor in images.iter().flat_map(|image| &image.blobs) {
@@ -218,7 +218,7 @@ fn manifests(
     }
 }
 
-fn image(collector: &Collector<'_>, release: &Release, entry: &IndexEntry, tree: Tree) -> Result<Image, Error> {
+fn image(collector: &Collector<'_>, release: &Release, entry: &IndexEntry, tree: &Tree) -> Result<Image, Error> {
     let root = entry.descriptor();
     let place = format!("`{}`", blob_name(&root.digest));
     let wrong = |expected: &str, found: String| Err(refuse(Reason::Metadata, &place, expected, found));

@@ -89,7 +89,7 @@ fn config(architecture: Architecture, diff_ids: Vec<Digest>, what: &str) -> Conf
         created: created(),
         architecture: architecture.to_string(),
         os: "linux".to_owned(),
-        config: None,
+        execution: None,
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
         history,
         component: None,
@@ -158,7 +158,7 @@ impl ImageSource {
         source: Source,
     ) -> Result<Self, Error> {
         let mut config = config(architecture, vec![layer.diff_id], "container");
-        config.config = Some(execution);
+        config.execution = Some(execution);
         let (descriptor, blob) = packed(layer, source);
         ours(component, Some(reference), &config, vec![descriptor], vec![blob])
     }

@@ -13,6 +13,7 @@ use crate::digest::Digest;
 /// The whole content of `oci-layout` (containerd demands exactly this version).
 pub(crate) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The `created` of everything we write: the constant that is also the time of every file.
+#[cfg(feature = "write")]
 pub(crate) const CREATED: &str = "1980-01-01T00:00:00Z";
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -88,8 +89,8 @@ pub(crate) struct Config {
     pub created: String,
     pub architecture: String,
     pub os: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<Execution>,
+    #[serde(rename = "config", default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
     pub rootfs: RootFs,
     pub history: Vec<History>,
     #[serde(rename = "dev.sealift.component", default, skip_serializing_if = "Option::is_none")]

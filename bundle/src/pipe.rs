@@ -1,4 +1,4 @@
-//! The bounded channel between the thread that reads and hashes the bundle and the one that decompresses and delivers it.
+//! The bounded channel between the threads of [`crate::Bundle::unpack`].
 //!
 //! A fixed number of buffers goes round, so memory does not depend on the bundle's size.
 
@@ -90,12 +90,17 @@ impl Feed {
                     left += length as u64;
                     self.consume(length);
                 }
-                Err(error) => return Err(self.take_failure().unwrap_or(Error::Read(error))),
+                Err(_) => return Err(self.failure()),
             }
         }
     }
 
-    /// The reason why a read failed, if it was not the caller's.
+    /// The reason of a failed read.
+    pub(crate) fn failure(&mut self) -> Error {
+        self.failure.take().unwrap_or_else(|| Error::Read(io::Error::other("the thread that reads the bundle is gone")))
+    }
+
+    /// The same, if a read did fail.
     pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
@@ -103,7 +108,7 @@ impl Feed {
 
 impl BufRead for Feed {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.used == self.chunk.len() && !self.ended {
+        while self.used == self.chunk.len() && !self.ended {
             let old = std::mem::take(&mut self.chunk);
             self.used = 0;
             if old.capacity() > 0 {

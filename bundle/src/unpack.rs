@@ -1,10 +1,11 @@
 //! One pass over the rest of a verified bundle: everything is hashed to the end, and delivered on the way.
 //!
-//! One thread reads and hashes the file as it is; the caller's thread decompresses, hashes the content and feeds the sink.
-//! A refusal found by either thread wins over an error that the sink reports because its input broke off.
+//! Three threads, connected by bounded pipes: one reads and hashes the file as it is, one decompresses, and the caller's own
+//! hashes the content and feeds the sink. A refusal found by any of them wins over an error that the sink reports because
+//! its input broke off. Memory does not depend on the bundle.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use sha2::{Digest as _, Sha256};
 
@@ -39,13 +40,15 @@ pub struct Summary {
 struct Coming<'a> {
     digest: Digest,
     size: u64,
-    /// Component layer (all images that have it and are wanted), or verbatim blob (the first that is wanted).
     purpose: Purpose<'a>,
 }
 
 enum Purpose<'a> {
-    Layer(Vec<&'a Image>),
+    /// A component layer, for one image (or several, if it has no content).
+    Layer(&'a Image, Vec<&'a Image>),
+    /// A verbatim blob, for the first image that wants it.
     Blob(&'a Image),
+    /// Nobody wants it: hashed only.
     Nothing,
 }
 
@@ -58,19 +61,18 @@ impl<R: Read + Send> Bundle<R> {
         let Self { mut archive, contents, .. } = self;
         let mut summary = Summary::default();
         let coming = begin(&contents, sink, &mut summary)?;
+        let (read_feeder, mut read_feed) = pipe();
         let (feeder, mut feed) = pipe();
         std::thread::scope(|scope| {
-            let reader = std::thread::Builder::new().name("read-bundle".to_owned());
-            let (archive, order) = (&mut archive, &coming);
-            // The thread's outcome arrives through the pipe.
-            reader
-                .spawn_scoped(scope, move || match read(archive, order, &feeder) {
-                    Ok(()) | Err(Stop::Gone) => {}
-                    Err(Stop::Failed(error)) => feeder.failed(error),
-                })
-                .map_err(Error::Read)?;
-            let result = deliver(&coming, &mut feed, sink, &mut summary);
-            // Without this the reader would wait for ever for somebody to take its buffers.
+            let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+            let (archive, coming) = (&mut archive, &coming);
+            // The outcome of each thread arrives through its pipe.
+            let reader = move || report(read(archive, coming, &read_feeder), &read_feeder);
+            thread("read-bundle").spawn_scoped(scope, reader).map_err(Error::Read)?;
+            let decompressor = move || report(decompress(coming, &mut read_feed, &feeder), &feeder);
+            thread("decompress").spawn_scoped(scope, decompressor).map_err(Error::Read)?;
+            let result = deliver(coming, &mut feed, sink, &mut summary);
+            // Without this the others would wait for ever for somebody to take their buffers.
             drop(feed);
             result
         })?;
@@ -106,8 +108,9 @@ fn begin<'a>(contents: &'a Contents, sink: &mut dyn Sink, summary: &mut Summary)
         }
     }
     let coming = contents.blobs.iter().map(|(digest, size)| {
-        let purpose = match (layers.remove(digest), blobs.get(digest)) {
-            (Some(images), _) => Purpose::Layer(images),
+        let images = layers.remove(digest).unwrap_or_default();
+        let purpose = match (images.first(), blobs.get(digest)) {
+            (Some(first), _) => Purpose::Layer(first, images),
             (None, Some(image)) => Purpose::Blob(image),
             (None, None) => Purpose::Nothing,
         };
@@ -116,7 +119,9 @@ fn begin<'a>(contents: &'a Contents, sink: &mut dyn Sink, summary: &mut Summary)
     Ok(coming.collect())
 }
 
+/// Why a thread stops early.
 enum Stop {
+    /// The next one has stopped, and knows why.
     Gone,
     Failed(Error),
 }
@@ -130,6 +135,12 @@ impl From<Gone> for Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+fn report(result: Result<(), Stop>, feeder: &Feeder) {
+    if let Err(Stop::Failed(error)) = result {
+        feeder.failed(error);
     }
 }
 
@@ -170,6 +181,44 @@ fn read<R: Read>(archive: &mut Archive<R>, coming: &[Coming<'_>], feeder: &Feede
     Ok(())
 }
 
+/// The thread in the middle: layers become tar, everything else passes through.
+fn decompress(coming: &[Coming<'_>], feed: &mut Feed, feeder: &Feeder) -> Result<(), Stop> {
+    for Coming { digest, purpose, .. } in coming {
+        feed.next_blob();
+        match purpose {
+            Purpose::Layer(image, _) => {
+                let place = layer_place(image, digest);
+                layer::frame::decompress(&place, &image.files, feed, feeder).map_err(|stop| match stop {
+                    Stop::Failed(error) => Stop::Failed(damage_first(error, feed)),
+                    Stop::Gone => Stop::Gone,
+                })?;
+            }
+            Purpose::Blob(_) | Purpose::Nothing => pass(feed, feeder)?,
+        }
+        feed.drain()?;
+        feeder.end()?;
+    }
+    // The end of the file.
+    feed.next_blob();
+    feed.drain()?;
+    feeder.end()?;
+    Ok(())
+}
+
+fn pass(feed: &mut Feed, feeder: &Feeder) -> Result<(), Stop> {
+    loop {
+        let Ok(chunk) = feed.fill_buf() else { return Err(feed.failure().into()) };
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let mut buffer = feeder.buffer()?;
+        buffer.clear();
+        buffer.extend_from_slice(chunk);
+        feed.consume(buffer.len());
+        feeder.data(buffer)?;
+    }
+}
+
 /// The delivering side, in the caller's thread.
 fn deliver(coming: &[Coming<'_>], feed: &mut Feed, sink: &mut dyn Sink, summary: &mut Summary) -> Result<(), Error> {
     for Coming { digest, size, purpose } in coming {
@@ -185,22 +234,31 @@ fn deliver(coming: &[Coming<'_>], feed: &mut Feed, sink: &mut dyn Sink, summary:
                 summary.blobs += 1;
                 summary.blob_bytes += size;
             }
-            Purpose::Layer(images) => {
-                let unpacked = layer::read::unpack(&blob_name(digest), images, feed, sink)
-                    .map_err(|error| if error.is_refusal() { damaged(feed).unwrap_or(error) } else { error })?;
+            Purpose::Layer(first, images) => {
+                let unpacked = layer::read::unpack(layer_place(first, digest), images, feed, sink)
+                    .map_err(|error| damage_first(error, feed))?;
                 summary.files += unpacked.files;
                 summary.file_bytes += unpacked.bytes;
             }
         }
         feed.drain()?;
     }
-    // The end of the file.
     feed.next_blob();
     feed.drain()?;
     Ok(())
 }
 
+fn layer_place(image: &Image, digest: &Digest) -> String {
+    format!("layer of {} (`{}`)", image.title(), blob_name(digest))
+}
+
 /// A layer that makes no sense may simply be damaged, which the hash of the whole blob tells: that is the better message.
-fn damaged(feed: &mut Feed) -> Option<Error> {
-    feed.drain().err().filter(Error::is_refusal)
+fn damage_first(error: Error, feed: &mut Feed) -> Error {
+    if !error.is_refusal() {
+        return error;
+    }
+    match feed.drain() {
+        Err(Error::Refused(refusal)) if matches!(refusal.reason, Reason::Digest | Reason::Truncated) => refusal.into(),
+        _ => error,
+    }
 }

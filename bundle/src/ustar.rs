@@ -88,7 +88,7 @@ fn split(name: &str) -> Option<(&str, &str)> {
         return Some(("", name));
     }
     // Not at the `/` that ends a directory's name.
-    let (at, _) = name[..name.len() - 1].match_indices('/').filter(|(at, _)| *at <= 155).last()?;
+    let (at, _) = name[..name.len() - 1].rmatch_indices('/').find(|(at, _)| *at <= 155)?;
     let (prefix, rest) = (&name[..at], &name[at + 1..]);
     (rest.len() <= 100).then_some((prefix, rest))
 }

@@ -85,6 +85,9 @@ pub(super) fn zstd(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     zstd::encode_all(bytes, 3).map_err(Error::Write)
 }
 
+type Edit = Box<dyn Fn(&mut Value)>;
+type TextEdit = Box<dyn Fn(String) -> String>;
+
 /// A bundle with one program component, `victim`, of which any part can be forged; it is properly signed.
 pub(super) struct Forge {
     /// The uncompressed layer.
@@ -94,9 +97,9 @@ pub(super) struct Forge {
     /// `dev.sealift.files`.
     pub files: Value,
     /// Other changes to the config, the manifest, the index, in this order.
-    pub edit: [Box<dyn Fn(&mut Value)>; 3],
+    pub edit: [Edit; 3],
     /// Changes to the text of config, manifest and index.
-    pub text: [Box<dyn Fn(String) -> String>; 3],
+    pub text: [TextEdit; 3],
     pub trusted_comment: Option<String>,
 }
 

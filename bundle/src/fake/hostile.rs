@@ -423,10 +423,10 @@ fn frames(all: &mut Vec<Hostile>) -> Result<(), Error> {
     compressed("another-after", Reason::Trailing, [&frame[..], &zstd(&tar(&raw))?].concat())?;
     compressed("empty-one-after", Reason::Trailing, [&frame[..], &zstd(b"")?].concat())?;
     compressed("skippable-after", Reason::Trailing, [&frame[..], &skippable].concat())?;
-    compressed("skippable-before", Reason::Layer, [&skippable[..], &frame].concat())?;
+    compressed("skippable-before", Reason::Trailing, [&skippable[..], &frame].concat())?;
     compressed("byte-after", Reason::Trailing, [&frame[..], b"\0"].concat())?;
     compressed("megabytes-after", Reason::Trailing, [&frame[..], &super::noise(3 << 20, "after")].concat())?;
-    compressed("two-halves", Reason::Layer, [half, rest].concat())?;
+    compressed("two-halves", Reason::Trailing, [half, rest].concat())?;
     compressed("cut", Reason::Compression, frame[..frame.len() / 2].to_vec())?;
     compressed("not-compressed", Reason::Compression, forge.layer.clone())?;
     compressed("gzip-magic", Reason::Compression, [&[0x1f, 0x8b, 8, 0][..], &frame].concat())?;

@@ -63,3 +63,12 @@ pub(crate) fn item(entry: &Entry) -> Item<'_> {
         Entry::Symlink { target } => Item::Symlink { target },
     }
 }
+
+/// Size of the uncompressed layer. The list is short (4 MiB of JSON) and sizes are below 8 GiB: no overflow.
+pub(crate) fn unpacked_size(files: &[File]) -> u64 {
+    let entry = |file: &File| {
+        let size = file.entry.size();
+        ustar::BLOCK as u64 + size + ustar::padding(size) as u64
+    };
+    files.iter().map(entry).sum::<u64>() + ustar::END as u64
+}
