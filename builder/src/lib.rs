@@ -4,11 +4,26 @@
 //! alone, processes are started through `process` alone, text is printed through `output` alone. Nothing the builder
 //! writes depends on the clock, the user, the directory or the number of threads.
 
+pub mod archive;
+pub mod cache;
 pub mod cli;
 pub mod commands;
+pub mod completeness;
+pub mod debian_version;
+pub mod emit;
 pub mod failure;
 pub mod glob;
+pub mod http;
+pub mod keys;
+pub mod layer_cache;
 pub mod lock;
 pub mod manifest;
 pub mod output;
+pub mod pack;
+pub mod parallel;
+pub mod pick;
+pub mod process;
 pub mod recipe;
+pub mod resolve;
+pub mod session;
+pub mod source;

@@ -8,7 +8,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.json);
-    match commands::run(cli, &output) {
+    match commands::run(&cli, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(failure::report(&error, &output) as u8),
     }

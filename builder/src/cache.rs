@@ -1,0 +1,277 @@
+//! The cache: `$XDG_CACHE_HOME/sealift`, shared by all builds of a user and safe to delete at any time.
+//!
+//! `sha256/HEX` are finished downloads, `part/KEY` unfinished ones, `layer/KEY` packed layers, `tmp/` spool directories.
+//! A finished file is believed for its digest only: it is hashed before use, and removed when it is damaged. Files get
+//! their final name by one rename after fsync, so a killed builder leaves nothing half-written under one.
+
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bundle::Digest;
+use bundle::digest::Hashing;
+use fs_err::OpenOptions;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
+
+use crate::failure::Failure;
+
+/// The cache directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// A file that is being downloaded; locked against other builders for as long as it lives.
+#[derive(Debug)]
+pub struct Partial {
+    path: PathBuf,
+    /// Opened for reading and writing.
+    pub file: fs_err::File,
+}
+
+/// A directory for files of one run; removed when dropped, or by the next run if this one is killed.
+#[derive(Debug)]
+pub struct Scratch {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Cache {
+    /// Opens the cache, making its directories.
+    pub fn open(directory: Option<&Path>) -> anyhow::Result<Self> {
+        let root = match directory {
+            Some(directory) => directory.to_owned(),
+            None => default_directory()?,
+        };
+        let hint = || Failure::new("the cache cannot be used").hint("`--cache DIR` names another directory");
+        for part in ["sha256", "part", "layer", "tmp"] {
+            fs_err::create_dir_all(root.join(part)).with_context(hint)?;
+        }
+        Ok(Self { root: fs_err::canonicalize(root)? })
+    }
+
+    /// Where a finished file lies, if it is there.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("sha256").join(digest.hex())
+    }
+
+    /// The finished file with this digest, hashed now; a damaged one is removed.
+    pub fn find(&self, digest: &Digest) -> anyhow::Result<Option<(PathBuf, u64)>> {
+        let path = self.path(digest);
+        let Some((found, size)) = digest_of(&path)? else { return Ok(None) };
+        if found == *digest {
+            return Ok(Some((path, size)));
+        }
+        fs_err::remove_file(&path).context("removing a damaged file from the cache")?;
+        Ok(None)
+    }
+
+    /// Opens and locks the unfinished file for `key` (32 or more hex digits); waits for another builder that has it.
+    pub fn partial(&self, key: &str) -> anyhow::Result<Partial> {
+        let path = self.root.join("part").join(key);
+        loop {
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path)?;
+            file.file().lock().with_context(|| format!("locking `{}`", path.display()))?;
+            // Another builder may have finished and renamed the file while we waited for its lock.
+            let ours = file.metadata()?;
+            match fs_err::metadata(&path) {
+                Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
+                    return Ok(Partial { path, file });
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Gives a complete, verified partial file its final name.
+    pub fn finish(&self, partial: Partial, digest: &Digest) -> anyhow::Result<PathBuf> {
+        partial.file.sync_all()?;
+        let path = self.path(digest);
+        fs_err::rename(&partial.path, &path)?;
+        sync_parent(&path)?;
+        Ok(path)
+    }
+
+    /// A path below `layer/`.
+    pub fn layer(&self, name: &str) -> PathBuf {
+        self.root.join("layer").join(name)
+    }
+
+    /// A fresh directory for this run; those of killed runs are removed.
+    pub fn scratch(&self) -> anyhow::Result<Scratch> {
+        let tmp = self.root.join("tmp");
+        for entry in fs_err::read_dir(&tmp)? {
+            remove_if_abandoned(&entry?.path());
+        }
+        loop {
+            let directory = tempfile::Builder::new().prefix("run-").tempdir_in(&tmp)?.keep();
+            let lock = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join("lock"));
+            // Another builder may have taken the new, not yet locked directory for abandoned.
+            let Ok(lock) = lock.map(|lock| lock.into_parts().0) else { continue };
+            if lock.try_lock().is_ok() && directory.join("lock").exists() {
+                return Ok(Scratch { directory, _lock: lock });
+            }
+        }
+    }
+}
+
+fn remove_if_abandoned(directory: &Path) {
+    let Ok(lock) = fs_err::File::open(directory.join("lock")) else {
+        // Only an empty directory (killed before its lock was made) can be removed this way.
+        let _ = fs_err::remove_dir(directory);
+        return;
+    };
+    if matches!(lock.file().try_lock(), Err(TryLockError::WouldBlock)) {
+        return;
+    }
+    // What cannot be removed now is tried again by the next run.
+    let _ = fs_err::remove_dir_all(directory);
+}
+
+impl Partial {
+    /// Empties it.
+    pub fn clear(&mut self) -> anyhow::Result<()> {
+        use std::io::Seek as _;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.set_note(None)
+    }
+
+    /// What the first answer said about the content, for resuming: kept beside the file.
+    pub fn note(&self) -> Option<String> {
+        fs_err::read_to_string(self.note_path()).ok().filter(|text| text.len() < 8192)
+    }
+
+    /// Replaces the note.
+    pub fn set_note(&self, note: Option<&str>) -> anyhow::Result<()> {
+        let path = self.note_path();
+        match note {
+            Some(note) => fs_err::write(path, note)?,
+            None if path.exists() => fs_err::remove_file(path)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Removes file and note.
+    pub fn discard(self) -> anyhow::Result<()> {
+        self.set_note(None)?;
+        fs_err::remove_file(&self.path)?;
+        Ok(())
+    }
+
+    fn note_path(&self) -> PathBuf {
+        self.path.with_extension("note")
+    }
+}
+
+impl Scratch {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A directory that stays behind is removed by the next run.
+        let _ = fs_err::remove_dir_all(&self.directory);
+    }
+}
+
+fn default_directory() -> anyhow::Result<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let cache = cache.ok_or_else(|| {
+        Failure::usage("there is no place for the cache").hint("set HOME or XDG_CACHE_HOME, or give `--cache DIR`")
+    })?;
+    Ok(cache.join("sealift"))
+}
+
+/// Digest and size of a file; `None` if it does not exist.
+pub fn digest_of(path: &Path) -> anyhow::Result<Option<(Digest, u64)>> {
+    let file = match fs_err::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut hashing = Hashing::new(file);
+    drain(&mut hashing)?;
+    let (_, digest, size) = hashing.finish();
+    Ok(Some((digest, size)))
+}
+
+/// Reads to the end, keeping nothing.
+pub fn drain(reader: &mut impl std::io::Read) -> std::io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    while reader.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+/// Writes a file: temporary name in the same directory, fsync, rename, fsync of the directory.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let mut pending = Pending::create(path, mode)?;
+    pending.file.write_all(bytes)?;
+    pending.finish()
+}
+
+/// A file that will replace `path` when it is finished. Its temporary name is fixed and locked, so that what a killed run
+/// left is overwritten by the next, and two runs at once are told apart.
+#[derive(Debug)]
+pub struct Pending {
+    path: PathBuf,
+    temporary: PathBuf,
+    finished: bool,
+    /// Where the content goes.
+    pub file: fs_err::File,
+}
+
+impl Pending {
+    /// Begins a file.
+    pub fn create(path: &Path, mode: u32) -> anyhow::Result<Self> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .with_context(|| format!("`{}` is no file name", path.display()))?;
+        let temporary = path.with_file_name(format!(".{name}.partial"));
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&temporary)?;
+        if file.file().try_lock().is_err() {
+            return Err(Failure::new(format!("another builder is writing `{}`", path.display())).into());
+        }
+        file.set_len(0)?;
+        // The mode must not depend on the umask.
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        Ok(Self { path: path.to_owned(), temporary, finished: false, file })
+    }
+
+    /// Gives the file its name.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        self.file.flush()?;
+        self.file.sync_all()?;
+        fs_err::rename(&self.temporary, &self.path)?;
+        self.finished = true;
+        sync_parent(&self.path)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.finished {
+            // A failed run leaves nothing; what a killed run leaves is overwritten by the next.
+            let _ = fs_err::remove_file(&self.temporary);
+        }
+    }
+}
+
+fn sync_parent(path: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    fs_err::File::open(parent)?.sync_all()?;
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Debian package versions: `[epoch:]upstream[-revision]`, ordered as dpkg orders them (deb-version(7)).
+
+use std::cmp::Ordering;
+
+/// Compares two versions.
+pub fn compare(left: &str, right: &str) -> Ordering {
+    let (left, right) = (parts(left), parts(right));
+    left.0.cmp(&right.0).then_with(|| compare_part(left.1, right.1)).then_with(|| compare_part(left.2, right.2))
+}
+
+/// Epoch, upstream version, revision.
+fn parts(version: &str) -> (u64, &str, &str) {
+    let (epoch, rest) = match version.split_once(':') {
+        Some((epoch, rest)) => (epoch.parse().unwrap_or(u64::MAX), rest),
+        None => (0, version),
+    };
+    let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
+    (epoch, upstream, revision)
+}
+
+/// The upstream part: without epoch and revision.
+pub fn upstream(version: &str) -> &str {
+    parts(version).1
+}
+
+/// Whether `package` packages upstream's `version`: equal, or with a repacking suffix such as `+dfsg` or `~ds1`.
+pub fn packages_upstream(package: &str, version: &str) -> bool {
+    upstream(package).strip_prefix(version).is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', '~']))
+}
+
+/// Alternates between non-digits (`~` before the end, letters before all else) and numbers.
+fn compare_part(left: &str, right: &str) -> Ordering {
+    let (mut left, mut right) = (left.as_bytes(), right.as_bytes());
+    while !left.is_empty() || !right.is_empty() {
+        let (a, b) =
+            (split(&mut left, |byte| !byte.is_ascii_digit()), split(&mut right, |byte| !byte.is_ascii_digit()));
+        for at in 0..a.len().max(b.len()) {
+            let ordering = weight(a.get(at)).cmp(&weight(b.get(at)));
+            if ordering != Ordering::Equal {
+                return ordering;
+            }
+        }
+        let (a, b) = (split(&mut left, u8::is_ascii_digit), split(&mut right, u8::is_ascii_digit));
+        let ordering = number(a).cmp(&number(b));
+        if ordering != Ordering::Equal {
+            return ordering;
+        }
+    }
+    Ordering::Equal
+}
+
+fn split<'a>(rest: &mut &'a [u8], belongs: impl Fn(&u8) -> bool) -> &'a [u8] {
+    let end = rest.iter().position(|byte| !belongs(byte)).unwrap_or(rest.len());
+    let (part, after) = rest.split_at(end);
+    *rest = after;
+    part
+}
+
+fn weight(byte: Option<&u8>) -> u16 {
+    match byte {
+        Some(b'~') => 0,
+        None => 1,
+        Some(letter) if letter.is_ascii_alphabetic() => 2 + u16::from(*letter),
+        Some(other) => 300 + u16::from(*other),
+    }
+}
+
+/// Length without leading zeros, then digits: numbers of any size.
+fn number(digits: &[u8]) -> (usize, &[u8]) {
+    let start = digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len());
+    (digits.len() - start, &digits[start..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_order_as_dpkg_orders_them() {
+        let ascending = [
+            "1.0~~",
+            "1.0~~a",
+            "1.0~",
+            "1.0~rc1-1",
+            "1.0",
+            "1.0-0.1",
+            "1.0-1",
+            "1.0-1+b1",
+            "1.0-1+deb12u1",
+            "1.0-2",
+            "1.0a",
+            "1.0+dfsg-1",
+            "1.0.1",
+            "1.2",
+            "1.10",
+            "0:1.11",
+            "2.0",
+            "10.0",
+            "1:0.1",
+            "1:0.1-1",
+            "2:0",
+        ];
+        for (low, high) in ascending.iter().zip(&ascending[1..]) {
+            assert_eq!(compare(low, high), Ordering::Less, "{low} {high}");
+            assert_eq!(compare(high, low), Ordering::Greater, "{high} {low}");
+        }
+        for (a, b) in [("1.0", "0:1.0"), ("1.01", "1.1"), ("1.0-0", "1.0"), ("007", "7")] {
+            assert_eq!(compare(a, b), Ordering::Equal, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn upstream_versions_are_recognised() {
+        for (package, version) in [
+            ("3.4.23+dfsg-4+b5", "3.4.23"),
+            ("1.6.20~ds1-1+deb12u1", "1.6.20"),
+            ("1:1.22.1-9", "1.22.1"),
+            ("6.1.153-1", "6.1.153"),
+        ] {
+            assert!(packages_upstream(package, version), "{package} {version}");
+        }
+        assert!(!packages_upstream("3.4.23+dfsg-4", "3.4.2"));
+    }
+}

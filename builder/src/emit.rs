@@ -1,0 +1,72 @@
+//! Images → bundle file: index, signature, and the installer beside it; each file appears whole or not at all, the bundle
+//! last.
+
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bundle::layout::Layout;
+use bundle::sign::{SecretKey, sign_index};
+use bundle::{Digest, Release};
+
+use crate::cache::{self, Pending};
+use crate::failure::Failure;
+
+/// The installer that is published with a bundle.
+#[derive(Debug)]
+pub struct Installer {
+    bytes: Vec<u8>,
+}
+
+impl Installer {
+    /// Reads the program.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let bytes = fs_err::read(path).with_context(|| {
+            Failure::usage("the installer cannot be read")
+                .hint("`--installer PATH` names the program to put beside the bundle")
+        })?;
+        Ok(Self { bytes })
+    }
+
+    /// Its digest, for the index.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// Signs it, so that it can be checked before it is run.
+    pub fn sign(&self, key: &SecretKey, release: &Release) -> anyhow::Result<String> {
+        let Release { name, version, architecture, .. } = release;
+        let comment = format!("sealift installer name={name} version={version} architecture={architecture}");
+        Ok(key.sign(&self.bytes, &comment)?.text().to_owned())
+    }
+}
+
+/// Writes `installer`, `installer.minisig` (when signing) and the bundle; returns the bundle's path and size.
+pub fn write(
+    layout: &Layout,
+    installer: &Installer,
+    key: Option<&SecretKey>,
+    out: &Path,
+) -> anyhow::Result<(PathBuf, u64)> {
+    fs_err::create_dir_all(out)?;
+    cache::write_atomic(&out.join("installer"), &installer.bytes, 0o755)?;
+    let mut signatures = Vec::new();
+    let minisig = out.join("installer.minisig");
+    match key {
+        Some(key) => {
+            signatures.push(sign_index(key, layout.index_bytes(), layout.release())?);
+            cache::write_atomic(&minisig, installer.sign(key, layout.release())?.as_bytes(), 0o644)?;
+        }
+        // A signature of another build's installer would only mislead.
+        None if minisig.exists() => fs_err::remove_file(&minisig)?,
+        None => {}
+    }
+    let path = out.join(layout.release().file_name());
+    let pending = Pending::create(&path, 0o644)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, &pending.file);
+    layout.write(&mut writer, &signatures)?;
+    writer.flush()?;
+    drop(writer);
+    pending.finish()?;
+    Ok((path, layout.size(&signatures)))
+}

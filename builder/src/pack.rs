@@ -1,0 +1,338 @@
+//! Lock + cache → images: every component becomes one image of the bundle.
+//!
+//! Layers come from the layer cache if their inputs are known there. For the others each artifact is unpacked once for all
+//! components that use it, then the components are packed, largest first, by several threads; nothing of that order shows
+//! in the result.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use bundle::component::{Entry, Kind, Package, Upstream};
+use bundle::layer::{PackEntry, Source as Content};
+use bundle::layout::ImageSource;
+use bundle::{Architecture, Component, ComponentName, Digest, Execution, LayerPath};
+
+use crate::cache::Scratch;
+use crate::failure::Failure;
+use crate::layer_cache::{self, ArtifactInput, CachedLayer, LayerInputs};
+use crate::lock::{Lock, Resolved};
+use crate::manifest::{FileMap, Manifest, Placeholders, Target};
+use crate::output::bytes;
+use crate::parallel;
+use crate::pick::{self, Picked};
+use crate::recipe::Recipe;
+use crate::session::Session;
+
+/// One component to pack: manifest, lock and recipe together.
+#[derive(Debug)]
+struct Part<'a> {
+    name: &'a ComponentName,
+    places: Placeholders<'a>,
+    recipe: Recipe,
+    artifacts: Vec<Ingredient>,
+}
+
+/// One locked artifact and what is picked from it.
+#[derive(Debug)]
+struct Ingredient {
+    locked: Resolved,
+    files: Vec<FileMap>,
+}
+
+impl Ingredient {
+    /// Published file name: the last part of the pool path or URL.
+    fn file_name(&self) -> &str {
+        let place = self.locked.path.as_deref().unwrap_or(&self.locked.url);
+        place.split(['?', '#']).next().and_then(|path| path.rsplit(['/', ':']).next()).unwrap_or(place)
+    }
+}
+
+/// What packing came to.
+#[derive(Debug)]
+pub struct Packed {
+    /// The images, for the layout.
+    pub images: Vec<ImageSource>,
+    /// What they are, in the same order.
+    pub components: Vec<Component>,
+    /// Components that had to be packed anew.
+    pub fresh: usize,
+}
+
+/// Packs all components for one architecture.
+pub fn pack(
+    manifest: &Manifest,
+    lock: &Lock,
+    architecture: Architecture,
+    recipes: &Path,
+    jobs: usize,
+    session: &Session,
+) -> anyhow::Result<Packed> {
+    let parts = parts(manifest, lock, architecture, recipes)?;
+    let keys = parts.iter().map(|part| layer_key(part, lock.level)).collect::<anyhow::Result<Vec<_>>>()?;
+    let found =
+        parallel::map(jobs, &keys, |key| key.as_ref().map(|key| layer_cache::find(&session.cache, key)).transpose());
+    let mut layers = found.into_iter().map(|found| found.map(Option::flatten)).collect::<anyhow::Result<Vec<_>>>()?;
+
+    let missing: Vec<usize> = (0..parts.len()).filter(|at| keys[*at].is_some() && layers[*at].is_none()).collect();
+    let needed: Vec<Resolved> = parts
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| keys[*at].is_none() || missing.contains(at))
+        .flat_map(|(_, part)| part.artifacts.iter().map(|ingredient| ingredient.locked.clone()))
+        .collect();
+    session.fetch(&needed, manifest.directory())?;
+
+    let scratch = session.cache.scratch()?;
+    let mut picked = unpack(&parts, &missing, jobs, &scratch, session)?;
+    // Largest first keeps all threads busy to the end.
+    let mut order = missing.clone();
+    order.sort_by_key(|at| {
+        std::cmp::Reverse(picked.get(at).map_or(0, |files| files.iter().map(|file| file.size).sum::<u64>()))
+    });
+    let work: Vec<(usize, Vec<Picked>)> = order.iter().map(|at| (*at, picked.remove(at).unwrap_or_default())).collect();
+    let fresh = parallel::map(jobs, &work, |(at, files)| {
+        let key = keys[*at].as_deref().unwrap_or_default();
+        let layer = pack_layer(&parts[*at], files, key, lock.level, &scratch, session);
+        layer.with_context(|| format!("packing component `{}`", parts[*at].name))
+    });
+    for ((at, _), layer) in work.iter().zip(fresh) {
+        layers[*at] = Some(layer?);
+    }
+
+    let mut packed = Packed { images: Vec::new(), components: Vec::new(), fresh: work.len() };
+    for (part, layer) in parts.iter().zip(layers) {
+        let (component, image) = image(part, layer.as_ref(), architecture, session)
+            .with_context(|| format!("in component `{}`", part.name))?;
+        packed.components.push(component);
+        packed.images.push(image);
+    }
+    Ok(packed)
+}
+
+fn parts<'a>(
+    manifest: &'a Manifest,
+    lock: &Lock,
+    architecture: Architecture,
+    recipes: &Path,
+) -> anyhow::Result<Vec<Part<'a>>> {
+    let mut parts = Vec::new();
+    for (name, text) in &manifest.release.components {
+        let places = Placeholders { version: &text.version, architecture };
+        let wanted: Vec<_> = text.artifacts.iter().filter(|artifact| artifact.is_for(architecture)).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let locked = lock.artifacts(name, architecture)?;
+        if locked.len() != wanted.len() {
+            return Err(Failure::new(format!(
+                "the lock has {} artifacts for `{name}`, the manifest {}",
+                locked.len(),
+                wanted.len()
+            ))
+            .into());
+        }
+        let artifacts = wanted
+            .iter()
+            .zip(locked)
+            .map(|(artifact, locked)| Ok(Ingredient { locked, files: artifact.expand(&places)?.files }));
+        let artifacts = artifacts.collect::<anyhow::Result<Vec<_>>>()?;
+        let recipe = Recipe::read(recipes, name)?;
+        let whole = recipe.text.kind == Kind::Packages;
+        if artifacts.iter().any(|ingredient| ingredient.files.is_empty() != whole) {
+            let rule = if whole {
+                "packages are stored whole: `files` does not belong here"
+            } else {
+                "every artifact needs `files` that say what to take"
+            };
+            return Err(Failure::usage(format!("component `{name}`: {rule}")).into());
+        }
+        parts.push(Part { name, places, recipe, artifacts });
+    }
+    Ok(parts)
+}
+
+/// The name of the component's layer in the cache; `None` for packages, which have none.
+fn layer_key(part: &Part<'_>, level: i32) -> anyhow::Result<Option<String>> {
+    if part.recipe.text.kind == Kind::Packages {
+        return Ok(None);
+    }
+    let file = |map: &'_ FileMap| {
+        let to = match &map.to {
+            Target::File(path) => path.to_string(),
+            Target::Directory(directory) => format!("{}/", directory.as_ref().map_or(".", LayerPath::as_str)),
+        };
+        (to, map.mode)
+    };
+    let artifact = |ingredient: &'_ Ingredient| -> (Digest, Vec<(String, u32)>) {
+        (ingredient.locked.sha256, ingredient.files.iter().map(file).collect())
+    };
+    let described: Vec<_> = part.artifacts.iter().map(artifact).collect();
+    let artifacts = part.artifacts.iter().zip(described).map(|(ingredient, (sha256, targets))| ArtifactInput {
+        sha256,
+        name: ingredient.file_name(),
+        files: ingredient.files.iter().zip(targets).map(|(map, (to, mode))| (map.from.as_str(), to, mode)).collect(),
+    });
+    LayerInputs { level, artifacts: artifacts.collect(), links: &part.recipe.text.links }.key().map(Some)
+}
+
+/// Unpacks every artifact that the missing layers need, once; picked files by component.
+fn unpack(
+    parts: &[Part<'_>],
+    missing: &[usize],
+    jobs: usize,
+    scratch: &Scratch,
+    session: &Session,
+) -> anyhow::Result<BTreeMap<usize, Vec<Picked>>> {
+    let mut users: BTreeMap<Digest, Vec<(usize, &Ingredient)>> = BTreeMap::new();
+    for at in missing {
+        for ingredient in &parts[*at].artifacts {
+            users.entry(ingredient.locked.sha256).or_default().push((*at, ingredient));
+        }
+    }
+    // Largest first, as in packing.
+    let mut users: Vec<(Digest, Vec<(usize, &Ingredient)>)> = users.into_iter().collect();
+    users
+        .sort_by_key(|(_, users)| std::cmp::Reverse(users.first().map_or(0, |(_, ingredient)| ingredient.locked.size)));
+    let results = parallel::map(jobs, &users, |(digest, users)| {
+        let Some((_, first)) = users.first() else { return Ok(Vec::new()) };
+        let spool = scratch.path().join(format!("unpacked-{}", digest.hex()));
+        fs_err::create_dir(&spool)?;
+        let maps: Vec<&FileMap> = users.iter().flat_map(|(_, ingredient)| &ingredient.files).collect();
+        let artifact =
+            pick::Artifact { path: &session.cache.path(digest), file_name: first.file_name(), sha256: digest };
+        let mut picked = pick::pick(&artifact, &maps, &spool)?.into_iter();
+        session.output.event("unpacked", &first.locked.url);
+        let of = |(at, ingredient): &(usize, &Ingredient)| {
+            (*at, picked.by_ref().take(ingredient.files.len()).flatten().collect::<Vec<_>>())
+        };
+        Ok(users.iter().map(of).collect())
+    });
+    let mut all: BTreeMap<usize, Vec<Picked>> = BTreeMap::new();
+    for (result, (_, users)) in results.into_iter().zip(&users) {
+        let names = || users.iter().map(|(at, _)| format!("`{}`", parts[*at].name)).collect::<Vec<_>>().join(", ");
+        let result: anyhow::Result<Vec<(usize, Vec<Picked>)>> = result;
+        for (at, files) in result.with_context(|| format!("picking files for {}", names()))? {
+            all.entry(at).or_default().extend(files);
+        }
+    }
+    Ok(all)
+}
+
+fn pack_layer(
+    part: &Part<'_>,
+    files: &[Picked],
+    key: &str,
+    level: i32,
+    scratch: &Scratch,
+    session: &Session,
+) -> anyhow::Result<CachedLayer> {
+    let mut entries = BTreeMap::new();
+    for Picked { to, mode, content, .. } in files {
+        let entry = PackEntry::Regular { mode: *mode, source: Content::File(content.clone()) };
+        if entries.insert(to.clone(), entry).is_some() {
+            return Err(Failure::usage(format!("two files would become `{to}`")).into());
+        }
+    }
+    for (link, target) in &part.recipe.text.links {
+        if entries.insert(link.clone(), PackEntry::Symlink { target: target.clone() }).is_some() {
+            return Err(Failure::usage(format!("a file and a link would become `{link}`")).into());
+        }
+    }
+    let made = layer_cache::make(&session.cache, key, entries, level, 1, scratch)?;
+    let (unpacked, size) = (bytes(made.layer.unpacked_size), bytes(made.layer.size));
+    session.output.event("packed", &format!("{} {} ({unpacked} to {size})", part.name, part.places.version));
+    Ok(made)
+}
+
+/// Describes the component and makes its image.
+fn image(
+    part: &Part<'_>,
+    layer: Option<&CachedLayer>,
+    architecture: Architecture,
+    session: &Session,
+) -> anyhow::Result<(Component, ImageSource)> {
+    let text = &part.recipe.text;
+    let upstream = |ingredient: &Ingredient| {
+        let Resolved { url, size, sha256, .. } = &ingredient.locked;
+        Upstream { url: url.clone(), size: *size, sha256: *sha256 }
+    };
+    let mut component = Component {
+        name: part.name.clone(),
+        version: part.places.version.clone(),
+        kind: text.kind,
+        roles: text.roles.clone(),
+        licence: text.licence.clone(),
+        upstream: part.artifacts.iter().map(upstream).collect(),
+        programs: Vec::new(),
+        modules: text.modules.clone(),
+        templates: part.recipe.templates.clone(),
+        packages: Vec::new(),
+    };
+    let Some(layer) = layer else {
+        component.packages = part.artifacts.iter().map(package).collect::<anyhow::Result<_>>()?;
+        let sources = part
+            .artifacts
+            .iter()
+            .map(|ingredient| Content::File(session.cache.path(&ingredient.locked.sha256)))
+            .collect();
+        let image = ImageSource::packages(component.clone(), architecture, sources)?;
+        return Ok((component, image));
+    };
+    let has = |path: &LayerPath| {
+        layer.layer.files.iter().any(|file| file.path == *path && !matches!(file.entry, Entry::Directory))
+    };
+    if let Some(program) = text.programs.iter().find(|program| !has(program)) {
+        let there: Vec<&str> = layer.layer.files.iter().map(|file| file.path.as_str()).collect();
+        return Err(Failure::usage(format!("`{program}` is promised by its component.toml, but no file map makes it"))
+            .hint(format!("there are: {}", there.join(", ")))
+            .into());
+    }
+    let content = Content::File(layer.path.clone());
+    let Some(container) = &text.container else {
+        component.programs =
+            text.programs.iter().chain(text.optional_programs.iter().filter(|program| has(program))).cloned().collect();
+        let image = ImageSource::program(component.clone(), architecture, &layer.layer, content)?;
+        return Ok((component, image));
+    };
+    if let Some(entrypoint) =
+        container.entrypoint.first().filter(|path| !path.trim_start_matches('/').parse().is_ok_and(|path| has(&path)))
+    {
+        return Err(Failure::usage(format!("the entrypoint `{entrypoint}` is not in the image"))
+            .hint("add it to `files` in the manifest, or to `links` in component.toml")
+            .into());
+    }
+    let execution = Execution {
+        user: container.user.clone(),
+        env: container.environment.clone(),
+        entrypoint: container.entrypoint.clone(),
+        cmd: container.command.clone(),
+        working_dir: None,
+    };
+    let reference = part.places.expand(&container.reference)?;
+    let image =
+        ImageSource::packed_container(component.clone(), reference, architecture, execution, &layer.layer, content)?;
+    Ok((component, image))
+}
+
+/// Name and version of a package: from the lock for apt, else from its file name (`NAME_VERSION_ARCH.deb`).
+fn package(ingredient: &Ingredient) -> anyhow::Result<Package> {
+    let Resolved { url, size, sha256, .. } = &ingredient.locked;
+    let file = ingredient.file_name();
+    let named = match url.strip_prefix("apt:") {
+        Some(rest) => rest.split_once('='),
+        None => file
+            .strip_suffix(".deb")
+            .and_then(|name| name.split_once('_'))
+            .and_then(|(name, rest)| Some((name, rest.split_once('_')?.0))),
+    };
+    let (name, version) =
+        named.ok_or_else(|| Failure::usage(format!("`{file}` does not name a package and its version")))?;
+    Ok(Package {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        file: file.to_owned(),
+        sha256: *sha256,
+        size: *size,
+    })
+}

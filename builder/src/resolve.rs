@@ -1,0 +1,167 @@
+//! Manifest → Lock: every artifact of every component and architecture gets its size, its digest and its proof.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use bundle::{Architecture, ComponentName, Version};
+
+use crate::debian_version;
+use crate::failure::Failure;
+use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
+use crate::manifest::{Artifact, Manifest, Placeholders, Source};
+use crate::session::Session;
+use crate::source::apt::{self, Offers, Request};
+use crate::source::https::{self, Resolution};
+
+/// One artifact of one component on one architecture, placeholders replaced.
+#[derive(Debug)]
+struct Item<'a> {
+    component: &'a ComponentName,
+    version: &'a Version,
+    /// First of its component: for apt, its version must package the component's.
+    is_main: bool,
+    architecture: Architecture,
+    artifact: Artifact,
+}
+
+/// Resolves a manifest; entries of the last lock that still fit are kept.
+pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) -> anyhow::Result<Lock> {
+    let items = items(manifest)?;
+    let offers = survey(&items, before, session)?;
+    let kept: Vec<Resolved> =
+        before.into_iter().flat_map(Lock::entries).filter_map(|(_, _, artifact)| artifact.resolved().ok()).collect();
+
+    let resolutions =
+        items.iter().map(|item| url_resolution(item, &kept, manifest)).collect::<anyhow::Result<Vec<_>>>()?;
+    // The same URL often serves several components: it is downloaded once.
+    let mut downloads: Vec<https::Pending> = Vec::new();
+    for resolution in resolutions.iter().flatten() {
+        if let Resolution::Download(pending) = resolution
+            && !downloads.iter().any(|other| same(other, pending))
+        {
+            downloads.push(pending.clone());
+        }
+    }
+    let wanted: Vec<_> = downloads.iter().map(|pending| pending.wanted.clone()).collect();
+    let fetched = session.network.fetch_each(&session.cache, &wanted);
+    let downloaded = downloads
+        .iter()
+        .zip(&fetched)
+        .map(|(pending, fetched)| pending.finish(fetched.as_ref(), &session.output))
+        .collect::<Vec<_>>();
+
+    let mut proofs = BTreeMap::new();
+    let mut components: BTreeMap<ComponentName, LockedComponent> = BTreeMap::new();
+    for (item, resolution) in items.iter().zip(resolutions) {
+        let entry = match resolution {
+            Some(Resolution::Known(entry)) => entry,
+            Some(Resolution::Download(pending)) => {
+                let at = downloads.iter().position(|other| same(other, &pending));
+                match at.and_then(|at| downloaded.get(at)) {
+                    Some(Ok(entry)) => entry.clone(),
+                    Some(Err(error)) => {
+                        return Err(Failure::new(format!("component `{}`: {error:#}", item.component)).into());
+                    }
+                    None => return Err(Failure::new("a download was not made").into()),
+                }
+            }
+            None => apt_entry(item, &offers, &mut proofs)?,
+        };
+        let component = components
+            .entry(item.component.clone())
+            .or_insert_with(|| LockedComponent { version: item.version.clone(), artifacts: BTreeMap::new() });
+        component.artifacts.entry(item.architecture).or_default().push(entry);
+    }
+    let release = &manifest.release;
+    Ok(Lock {
+        format: 1,
+        name: release.name.clone(),
+        version: release.version.clone(),
+        manifest: manifest.digest,
+        level: release.level.get(),
+        apt: proofs,
+        component: components,
+    })
+}
+
+fn same(left: &https::Pending, right: &https::Pending) -> bool {
+    left.wanted.urls == right.wanted.urls && left.wanted.sha256 == right.wanted.sha256
+}
+
+fn items(manifest: &Manifest) -> anyhow::Result<Vec<Item<'_>>> {
+    let mut items = Vec::new();
+    for (component, text) in &manifest.release.components {
+        for architecture in &manifest.release.architectures {
+            let places = Placeholders { version: &text.version, architecture: *architecture };
+            for (at, artifact) in
+                text.artifacts.iter().enumerate().filter(|(_, artifact)| artifact.is_for(*architecture))
+            {
+                let artifact = artifact.expand(&places)?;
+                items.push(Item {
+                    component,
+                    version: &text.version,
+                    is_main: at == 0,
+                    architecture: *architecture,
+                    artifact,
+                });
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// Reads the apt indexes if anything comes from them.
+fn survey(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyhow::Result<Option<Offers>> {
+    let mut patterns = BTreeSet::new();
+    let mut architectures = BTreeSet::new();
+    for item in items {
+        if let Source::Apt { name, follow, .. } = &item.artifact.source {
+            patterns.insert(name.clone());
+            patterns.extend(follow.clone());
+            architectures.insert(item.architecture);
+        }
+    }
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let sources = session.apt_sources()?;
+    let before = before.map(|lock| lock.apt.clone()).unwrap_or_default();
+    apt::survey(&sources, &architectures, &patterns, &before, session).map(Some)
+}
+
+/// How an artifact that is not a Debian package is resolved.
+fn url_resolution(item: &Item<'_>, kept: &[Resolved], manifest: &Manifest) -> anyhow::Result<Option<Resolution>> {
+    let artifact = &item.artifact;
+    if matches!(artifact.source, Source::Apt { .. }) {
+        return Ok(None);
+    }
+    let sha256 = artifact.sha256.get(&item.architecture).copied();
+    https::resolve(artifact.source.label(), sha256, artifact.trust, kept, manifest.directory()).map(Some)
+}
+
+fn apt_entry(
+    item: &Item<'_>,
+    offers: &Option<Offers>,
+    proofs: &mut BTreeMap<String, AptProof>,
+) -> anyhow::Result<LockedArtifact> {
+    let Source::Apt { name, version, suite, follow } = &item.artifact.source else {
+        return Err(Failure::new("not a Debian package").into());
+    };
+    let place = || format!("resolving component `{}`", item.component);
+    let offers = offers.as_ref().context("no apt index was read")?;
+    let request = Request { name, version: version.as_deref(), suite: suite.as_deref(), follow: follow.as_deref() };
+    let (artifact, index, proof) = offers.choose(&request, item.architecture).with_context(place)?;
+    let package = artifact.url.rsplit_once('=').map_or("", |(_, version)| version);
+    if item.is_main && !debian_version::packages_upstream(package, item.version.as_str()) {
+        let text = format!("`{}` is not upstream version {}, as the manifest says", artifact.url, item.version);
+        let hint = format!("write `version = \"{}\"` if that is what you want", debian_version::upstream(package));
+        return Err(Failure::new(text).hint(hint)).with_context(place);
+    }
+    let known = proofs.entry(index.clone()).or_insert_with(|| proof.clone());
+    if *known != proof {
+        return Err(Failure::new(format!("two apt sources offer different indexes for `{index}`"))
+            .hint("keep one of them, with `--apt-sources FILE`")
+            .into());
+    }
+    Ok(artifact)
+}

@@ -1,0 +1,81 @@
+//! What every command that needs artifacts shares: cache, network, apt sources, output.
+
+use std::path::{Path, PathBuf};
+
+use crate::cache::Cache;
+use crate::cli::NetworkArgs;
+use crate::failure::Failure;
+use crate::http::{Fetched, Network, Wanted};
+use crate::lock::Resolved;
+use crate::output::Output;
+use crate::source::apt::{self, AptSource};
+use crate::source::https;
+
+/// The doors to the outside, opened once a run.
+#[derive(Debug)]
+pub struct Session {
+    /// Finished downloads and packed layers.
+    pub cache: Cache,
+    /// Downloads.
+    pub network: Network,
+    /// What is said.
+    pub output: Output,
+    apt_sources: Option<PathBuf>,
+}
+
+impl Session {
+    /// Opens cache and network as the arguments say.
+    pub fn new(args: &NetworkArgs, output: &Output) -> anyhow::Result<Self> {
+        Ok(Self {
+            cache: Cache::open(args.cache.as_deref())?,
+            network: Network::new(args.into(), output),
+            output: output.clone(),
+            apt_sources: args.apt_sources.clone(),
+        })
+    }
+
+    /// The build machine's apt sources, or those of `--apt-sources`.
+    pub fn apt_sources(&self) -> anyhow::Result<Vec<AptSource>> {
+        apt::machine_sources(self.apt_sources.as_deref(), &self.output)
+    }
+
+    /// Brings artifacts into the cache, each once; in the order given, duplicates included.
+    pub fn fetch(&self, artifacts: &[Resolved], manifest_directory: &Path) -> anyhow::Result<Vec<Fetched>> {
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let mut sources = None;
+        for artifact in artifacts {
+            if wanted.iter().any(|other| other.sha256 == Some(artifact.sha256)) {
+                continue;
+            }
+            // apt's configuration is needed for downloads only.
+            let urls = if !artifact.url.starts_with("apt:") {
+                vec![https::address(&artifact.url, manifest_directory)?]
+            } else if self.network.is_offline() || self.cache.path(&artifact.sha256).exists() {
+                match self.apt_sources() {
+                    Ok(sources) => apt::addresses(artifact, &sources).unwrap_or_default(),
+                    Err(_) => Vec::new(),
+                }
+            } else {
+                let sources = match &mut sources {
+                    Some(sources) => sources,
+                    none => none.insert(self.apt_sources()?),
+                };
+                apt::addresses(artifact, sources)?
+            };
+            wanted.push(Wanted {
+                name: artifact.url.clone(),
+                urls,
+                size: Some(artifact.size),
+                sha256: Some(artifact.sha256),
+            });
+        }
+        let fetched = self.network.fetch_all(&self.cache, &wanted)?;
+        let find = |artifact: &Resolved| fetched.iter().find(|file| file.sha256 == artifact.sha256).cloned();
+        artifacts
+            .iter()
+            .map(|artifact| {
+                find(artifact).ok_or_else(|| Failure::new(format!("`{}` was not fetched", artifact.url)).into())
+            })
+            .collect()
+    }
+}

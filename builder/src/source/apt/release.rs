@@ -1,0 +1,290 @@
+//! InRelease: fetched, checked by `gpgv` with exactly the source's keyring, and read from gpgv's output alone.
+//!
+//! Text before or after the signed part, more than one signed part, a bad signature, another suite, or a Release that is
+//! older than the lock's are refused.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use bundle::{Architecture, Digest};
+use deb822_fast::{Deb822, Paragraph};
+
+use super::sources::{AptSource, SignedBy};
+use crate::cache::Cache;
+use crate::failure::Failure;
+use crate::http::{Network, Wanted};
+use crate::lock::AptProof;
+use crate::process;
+
+/// A Release whose signature is good.
+#[derive(Debug)]
+pub struct Release {
+    /// `Date`, as written.
+    pub date: String,
+    /// Fingerprint of the (primary) key that signed it.
+    pub key: String,
+    suite: String,
+    codename: String,
+    inrelease: Digest,
+    /// Whether files can be fetched by digest.
+    pub by_hash: bool,
+    files: Vec<Listed>,
+}
+
+/// A file that a Release vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Path below `dists/SUITE/`.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Digest.
+    pub sha256: Digest,
+}
+
+/// Downloads the InRelease of a source.
+pub(super) fn fetch(source: &AptSource, network: &Network, cache: &Cache) -> anyhow::Result<Vec<u8>> {
+    let wanted = Wanted {
+        name: format!("{} InRelease", source.suite),
+        urls: vec![format!("{}/dists/{}/InRelease", source.uri, source.suite)],
+        size: None,
+        sha256: None,
+    };
+    let fetched = network.fetch(cache, &wanted)?;
+    // Found by no digest later: what is needed of it goes into the lock.
+    let bytes = fs_err::read(&fetched.path)?;
+    fs_err::remove_file(&fetched.path)?;
+    Ok(bytes)
+}
+
+/// Checks an InRelease; `scratch` is a private directory for keyrings and gpgv's output.
+pub fn check(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<Release> {
+    checked(source, bytes, scratch)
+        .with_context(|| Failure::new(format!("the InRelease of `{}` is refused", source.suite)))
+}
+
+fn checked(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<Release> {
+    one_signed_part(bytes)?;
+    let (text, key) = verify(source, bytes, scratch)?;
+    let document: Deb822 =
+        text.parse().map_err(|error| Failure::new(format!("the signed text is not a Release: {error}")))?;
+    let paragraph = match document.len() {
+        1 => document.iter().next(),
+        _ => None,
+    };
+    let paragraph = paragraph.context("the signed text is not one paragraph")?;
+    let field = |name: &str| paragraph.get(name).map(str::trim).unwrap_or_default().to_owned();
+    let (suite, codename) = (field("Suite"), field("Codename"));
+    if source.suite != suite && source.suite != codename {
+        let text = format!("it is for suite `{suite}`, codename `{codename}`, not for `{}`", source.suite);
+        return Err(Failure::new(text).hint("the mirror serves another suite under this name").into());
+    }
+    let date = field("Date");
+    sortable(&date).with_context(|| format!("its date `{date}` cannot be read"))?;
+    let by_hash = field("Acquire-By-Hash") == "yes";
+    Ok(Release { date, key, suite, codename, inrelease: Digest::of(bytes), by_hash, files: listed(paragraph)? })
+}
+
+/// Exactly one clear-signed message and nothing else.
+fn one_signed_part(bytes: &[u8]) -> anyhow::Result<()> {
+    let text = std::str::from_utf8(bytes).context("it is not UTF-8")?;
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let count = |marker: &str| lines.iter().filter(|line| **line == marker).count();
+    let (begin, signature, end) =
+        ("-----BEGIN PGP SIGNED MESSAGE-----", "-----BEGIN PGP SIGNATURE-----", "-----END PGP SIGNATURE-----");
+    let alone = lines.first() == Some(&begin) && lines.last() == Some(&end);
+    if alone && [begin, signature, end].into_iter().all(|marker| count(marker) == 1) {
+        return Ok(());
+    }
+    Err(Failure::new("it is not one signed message and nothing else")
+        .hint("text around the signed part is a known attack; try another mirror")
+        .into())
+}
+
+/// The signed text and the fingerprint of its signer.
+fn verify(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<(String, String)> {
+    let (input, plain) = (scratch.join("InRelease"), scratch.join("Release"));
+    fs_err::write(&input, bytes)?;
+    if plain.exists() {
+        fs_err::remove_file(&plain)?;
+    }
+    let mut arguments: Vec<PathBuf> = ["--homedir".into(), scratch.into(), "--status-fd".into(), "1".into()].into();
+    for keyring in keyrings(source, scratch)? {
+        arguments.extend(["--keyring".into(), keyring]);
+    }
+    arguments.extend(["--output".into(), plain.clone(), "--".into(), input]);
+    let finished = process::run("gpgv", "gpgv", &arguments)?;
+    let status = String::from_utf8_lossy(&finished.stdout);
+    let key = signer(&status).ok_or_else(|| {
+        let text = format!("no good signature by a key of its keyring (gpgv: {})", finished.tail());
+        Failure::new(text).hint("the index was changed on its way, or the archive has a new key: check Signed-By")
+    })?;
+    let text = fs_err::read_to_string(&plain).context("reading what gpgv verified")?;
+    Ok((text, key))
+}
+
+/// The primary fingerprint of a good signature, if there is one and no bad one (gnupg's doc/DETAILS).
+///
+/// A signature by a key that the keyring lacks (`ERRSIG … 9`) counts for nothing and against nothing: archives sign with
+/// several generations of keys.
+fn signer(status: &str) -> Option<String> {
+    let words =
+        |line: &str| line.strip_prefix("[GNUPG:] ").map(|rest| rest.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let mut good = false;
+    let mut key = None;
+    for line in status.lines().filter_map(words) {
+        match line.first().map(String::as_str) {
+            Some("BADSIG" | "EXPSIG" | "EXPKEYSIG" | "REVKEYSIG" | "FAILURE" | "NODATA" | "UNEXPECTED") => return None,
+            Some("ERRSIG") if line.get(6).map(String::as_str) != Some("9") => return None,
+            Some("GOODSIG") => good = true,
+            // VALIDSIG FPR DATE STAMP EXPIRES VERSION RESERVED PUBKEY HASH CLASS PRIMARY
+            Some("VALIDSIG") => key = key.or_else(|| line.get(10).or(line.get(1)).cloned()),
+            _ => {}
+        }
+    }
+    key.filter(|_| good)
+}
+
+/// The keyrings as files that gpgv reads: armoured ones are unwrapped.
+fn keyrings(source: &AptSource, scratch: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let SignedBy::Keyrings(paths) = &source.signed_by else {
+        let SignedBy::Embedded(key) = &source.signed_by else { return Ok(Vec::new()) };
+        let path = scratch.join("embedded.gpg");
+        fs_err::write(&path, unarmour(key)?)?;
+        return Ok(vec![path]);
+    };
+    let mut files = Vec::new();
+    for (number, path) in paths.iter().enumerate() {
+        let bytes = fs_err::read(path)
+            .with_context(|| Failure::new(format!("the keyring of `{}` cannot be read", source.suite)))?;
+        if bytes.starts_with(b"-----BEGIN PGP") {
+            let unwrapped = scratch.join(format!("keyring-{number}.gpg"));
+            fs_err::write(&unwrapped, unarmour(&String::from_utf8_lossy(&bytes))?)?;
+            files.push(unwrapped);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
+/// The bytes inside ASCII armour (RFC 9580, 6.2); several blocks are joined.
+fn unarmour(text: &str) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for block in text.split("-----BEGIN PGP PUBLIC KEY BLOCK-----").skip(1) {
+        let (block, _) = block.split_once("-----END").context("an armoured key has no end")?;
+        let lines = block.lines().map(str::trim).skip(1).skip_while(|line| line.contains(": "));
+        let body: String = lines.filter(|line| !line.starts_with('=')).collect();
+        bytes.extend(base64::engine::general_purpose::STANDARD.decode(body).context("an armoured key is not base64")?);
+    }
+    Ok(bytes)
+}
+
+fn listed(paragraph: &Paragraph) -> anyhow::Result<Vec<Listed>> {
+    let mut files = Vec::new();
+    for line in paragraph
+        .get("SHA256")
+        .context("it lists no SHA-256 digests")?
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let wrong = || Failure::new(format!("it lists `{line}`, expected digest, size and path"));
+        let mut words = line.split_whitespace();
+        let (Some(hex), Some(size), Some(path), None) = (words.next(), words.next(), words.next(), words.next()) else {
+            return Err(wrong().into());
+        };
+        let size = size.parse().map_err(|_| wrong())?;
+        files.push(Listed { path: path.to_owned(), size, sha256: Digest::from_hex(hex).map_err(|_| wrong())? });
+    }
+    Ok(files)
+}
+
+impl Release {
+    /// The Packages index of a component and architecture: xz, gzip or plain, in this order; `None` if it has none.
+    pub fn packages_index(&self, component: &str, architecture: Architecture) -> Option<Listed> {
+        let plain = format!("{component}/binary-{architecture}/Packages");
+        let find = |end: &str| self.files.iter().find(|file| file.path == format!("{plain}{end}")).cloned();
+        find(".xz").or_else(|| find(".gz")).or_else(|| find(""))
+    }
+
+    /// What the lock records about this Release and one of its Packages.
+    pub fn proof(&self, packages: Digest) -> AptProof {
+        let Self { date, key, suite, codename, inrelease, .. } = self;
+        AptProof {
+            suite: suite.clone(),
+            codename: codename.clone(),
+            date: date.clone(),
+            key: key.clone(),
+            inrelease: *inrelease,
+            packages,
+        }
+    }
+
+    /// Refuses to go back behind the Release that the last lock saw.
+    pub fn check_not_older(&self, before: &AptProof, index: &str) -> anyhow::Result<()> {
+        if sortable(&self.date) >= sortable(&before.date) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "the Release of `{index}` is of {}, the lock has seen one of {}",
+            self.date, before.date
+        ))
+        .hint("a mirror that is behind, or an attack with an old index; if you mean to go back, delete the lock")
+        .into())
+    }
+}
+
+/// A date of RFC 5322 in UTC (`Sat, 07 Jun 2025 09:43:01 UTC`) in an order that compares.
+fn sortable(date: &str) -> Option<(u16, u8, u8, u8, u8, u8)> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = date.split_whitespace().collect();
+    let [_, day, month, year, time, "UTC" | "GMT" | "+0000"] = words[..] else { return None };
+    let month = u8::try_from(MONTHS.iter().position(|name| *name == month)? + 1).ok()?;
+    let mut clock = time.split(':').map(|part| part.parse::<u8>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    Some((year.parse().ok()?, month, day.parse().ok()?, hour, minute, second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_compare() {
+        let dates = [
+            "Sat, 07 Jun 2025 09:43:01 UTC",
+            "Sat, 07 Jun 2025 10:00:00 UTC",
+            "Tue,  1 Jul 2025 00:00:00 UTC",
+            "Thu, 01 Jan 2026 00:00:00 GMT",
+        ];
+        assert!(dates.windows(2).all(|pair| sortable(pair[0]).unwrap() < sortable(pair[1]).unwrap()));
+        assert_eq!(sortable("yesterday"), None);
+    }
+
+    #[test]
+    fn only_a_good_signature_counts() {
+        let valid = "[GNUPG:] GOODSIG A Name\n[GNUPG:] VALIDSIG SUB 2025-01-01 1 0 4 0 1 8 01 PRIMARY\n";
+        assert_eq!(signer(valid).as_deref(), Some("PRIMARY"));
+        assert_eq!(
+            signer(&format!("{valid}[GNUPG:] ERRSIG B 1 8 01 2 9 FPR\n[GNUPG:] NO_PUBKEY B\n")).as_deref(),
+            Some("PRIMARY")
+        );
+        for bad in ["[GNUPG:] BADSIG A Name\n", "[GNUPG:] EXPKEYSIG A Name\n", "[GNUPG:] ERRSIG B 1 8 01 2 4 FPR\n"] {
+            assert_eq!(signer(&format!("{valid}{bad}")), None, "{bad}");
+        }
+        assert_eq!(signer(""), None);
+    }
+
+    #[test]
+    fn one_signed_part_and_nothing_around_it() {
+        let good = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nSuite: x\n-----BEGIN PGP SIGNATURE-----\n\nAA==\n-----END PGP SIGNATURE-----\n";
+        assert!(one_signed_part(good.as_bytes()).is_ok());
+        for bad in
+            [format!("Suite: y\n{good}"), format!("{good}Suite: y\n"), format!("{good}{good}"), format!("\n{good}")]
+        {
+            assert!(one_signed_part(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
