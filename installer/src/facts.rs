@@ -7,6 +7,13 @@ use std::path::PathBuf;
 use bundle::Architecture;
 use serde::Serialize;
 
+mod gather;
+
+pub use gather::which;
+
+/// The resolver file Sealift writes for hosts without a usable nameserver (without `nameserver` lines).
+pub const OWN_RESOLV_CONF: &str = "/etc/sealift/resolv.conf";
+
 /// Everything the plan and the templates need to know about the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Facts {

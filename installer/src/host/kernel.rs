@@ -59,6 +59,19 @@ impl Host {
         Ok(file.write_all(bytes)?)
     }
 
+    /// Bytes that root may still write where `path` is, or will be.
+    pub fn free_bytes(&self, path: &Path) -> Result<u64> {
+        for part in path.ancestors() {
+            if self.exists(part)? {
+                let real = self.real_path(part);
+                let stat = rustix::fs::statvfs(&real)
+                    .with_context(|| format!("asking for free space below `{}`", part.display()))?;
+                return Ok(stat.f_bavail.saturating_mul(stat.f_frsize));
+            }
+        }
+        Ok(0)
+    }
+
     /// The hard limit of open files that this process reaches when it tries to raise it to `wanted`. The limit is put
     /// back; the host does not change.
     pub fn try_nofile(&self, wanted: u64) -> u64 {
