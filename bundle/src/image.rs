@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::archive::blob_name;
 use crate::component::{Component, Entry, File, Kind, Role};
 use crate::digest::Digest;
@@ -16,8 +18,8 @@ use crate::name::Architecture;
 use crate::oci::{self, Config, Descriptor, ForeignIndex, ForeignManifest, Index, IndexEntry, Manifest};
 use crate::release::Release;
 
-/// One image of a bundle.
-#[derive(Clone, Debug)]
+/// One image of a bundle. The installer keeps them, as JSON, with the generation made from them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// What it is.
     pub component: Component,

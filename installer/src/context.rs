@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use bundle::Component;
+use bundle::{Component, Image};
 
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::event::{Event, Events};
 use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::Host;
+
+mod variables;
+
+pub use variables::variables;
 
 /// Where Sealift keeps programs: everything in it is root's alone.
 pub const HOME: &str = "/opt/sealift";
@@ -38,6 +42,8 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// All components of the bundle, needed by this host or not.
     pub components: &'a [Component],
+    /// The same with everything the bundle says about them: references, manifests, blobs.
+    pub images: &'a [Image],
     /// The rendered wanted state.
     pub desired: &'a Generation,
     /// Name of the step at work, for events.
@@ -54,6 +60,11 @@ impl Context<'_> {
     /// A component of the bundle.
     pub fn component(&self, name: &str) -> Option<&Component> {
         self.components.iter().find(|component| component.name.as_str() == name)
+    }
+
+    /// An image of the bundle.
+    pub fn image(&self, name: &str) -> Option<&Image> {
+        self.images.iter().find(|image| image.component.name.as_str() == name)
     }
 
     /// Path of a component's program in the current generation.

@@ -128,3 +128,42 @@ impl Facts {
         self.addresses.iter().map(|address| address.address).collect()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A Debian 12 machine of its own with two processors.
+    pub(crate) fn debian() -> Facts {
+        Facts {
+            architecture: Some(Architecture::Amd64),
+            os: Os {
+                id: "debian".to_owned(),
+                version: "12".to_owned(),
+                pretty: "Debian GNU/Linux 12 (bookworm)".to_owned(),
+            },
+            kernel: "6.1.0-40-amd64".to_owned(),
+            container: None,
+            systemd: true,
+            cgroup: Cgroup::V2,
+            cpus: 2,
+            memory_mib: 4096,
+            disk_free_mib: 20_000,
+            addresses: vec![Address {
+                interface: "eth0".to_owned(),
+                address: IpAddr::from([192, 0, 2, 1]),
+                prefix: 24,
+            }],
+            modules: Modules { can_load: true, ..Modules::default() },
+            oom_score_adj: true,
+            nofile: 1 << 20,
+            shared_sysctls: false,
+            writable_sysctls: BTreeSet::new(),
+            tools: BTreeMap::new(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            nameserver: true,
+            listening: BTreeSet::new(),
+            swap: Vec::new(),
+        }
+    }
+}

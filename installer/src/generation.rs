@@ -2,8 +2,20 @@
 //! signed components and the template context.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use bundle::{ComponentName, Digest};
+use anyhow::{Context as _, Result, bail};
+use bundle::component::{Kind, TemplateKind};
+use bundle::{Component, ComponentName, Digest, Image};
+use serde_json::Value;
+
+use crate::config::Roles;
+use crate::render::Renderer;
+use crate::store;
+
+mod switch;
+
+pub use switch::{Switch, current_images};
 
 /// Everything `/opt/sealift/generations/N` holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,11 +26,54 @@ pub struct Generation {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// Unit name → the component it belongs to.
     pub(crate) units: BTreeMap<String, ComponentName>,
-    /// Component → digest over its store link and its rendered files.
-    pub(crate) digests: BTreeMap<ComponentName, Digest>,
 }
 
 impl Generation {
+    /// Renders what a host with these roles needs. Pure: the same images, roles and variables give the same bytes.
+    pub fn render(images: &[Image], roles: &Roles, variables: &Value) -> Result<Self> {
+        let components: Vec<&Component> = images.iter().map(|image| &image.component).collect();
+        let renderer = Renderer::new(variables, components)?;
+        let mut generation = Self::default();
+        for image in images.iter().filter(|image| roles.need(&image.component)) {
+            generation.add(image, &renderer)?;
+        }
+        // Kept with the generation so that a resumed run, `status` and the agent need no bundle.
+        let all = serde_json::to_vec_pretty(images).context("writing `components.json`")?;
+        generation.files.insert("components.json".to_owned(), all);
+        Ok(generation)
+    }
+
+    fn add(&mut self, image: &Image, renderer: &Renderer) -> Result<()> {
+        let component = &image.component;
+        let name = &component.name;
+        let mut identity = format!("{name} {} {}\n", component.version, image.manifest);
+        if component.kind == Kind::Program && self.links.insert(name.clone(), store::entry_name(image)).is_some() {
+            bail!("the bundle has two components `{name}`");
+        }
+        for template in &component.templates {
+            let text = renderer.render(component, template)?;
+            let path = match template.kind {
+                TemplateKind::Unit => {
+                    let unit = template.name.as_str().to_owned();
+                    if let Some(other) = self.units.insert(unit.clone(), name.clone()) {
+                        bail!("components `{other}` and `{name}` both bring the unit `{unit}`");
+                    }
+                    format!("units/{unit}")
+                }
+                TemplateKind::Config if template.name.as_str() == "digest" => {
+                    bail!("component `{name}` has a template called `digest`, which is Sealift's own file")
+                }
+                TemplateKind::Config => format!("etc/{name}/{}", template.name),
+            };
+            // Writing to a String cannot fail.
+            let _ = writeln!(identity, "{path} {}", Digest::of(text.as_bytes()));
+            self.files.insert(path, text.into_bytes());
+        }
+        let digest = format!("{}\n", Digest::of(identity.as_bytes()).hex());
+        self.files.insert(format!("etc/{name}/digest"), digest.into_bytes());
+        Ok(())
+    }
+
     /// The text of a rendered unit.
     pub fn unit(&self, name: &str) -> Option<&[u8]> {
         self.files.get(&format!("units/{name}")).map(Vec::as_slice)

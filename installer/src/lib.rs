@@ -17,6 +17,7 @@ pub mod generation;
 pub mod host;
 pub mod journal;
 pub mod kubeapi;
+pub mod lock;
 pub mod output;
 pub mod pki;
 pub mod plan;

@@ -300,6 +300,14 @@ impl Host {
         Ok(file.sync_all()?)
     }
 
+    /// Opens a file for locking, made (0600, empty) when there is none.
+    pub(crate) fn open_lock(&self, path: &Path) -> Result<fs_err::File> {
+        if !self.exists(path)? {
+            self.operation("create", path)?;
+        }
+        Ok(fs_err::OpenOptions::new().append(true).create(true).mode(0o600).open(self.real_path(path))?)
+    }
+
     /// Makes renames in a directory durable.
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
         Ok(fs_err::File::open(self.real_path(path))?.sync_all()?)

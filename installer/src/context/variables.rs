@@ -1,0 +1,151 @@
+//! What templates see: one JSON object, the same for the same bundle, cluster, node and host facts.
+//!
+//! The names are a contract with the templates that travel in components (docs: templates); `render.rs` adds `component`
+//! and the functions.
+
+use bundle::Image;
+use serde_json::{Map, Value, json};
+
+use crate::config::{ClusterConfig, Node, role_name};
+use crate::facts::Facts;
+
+/// The variables for one node.
+pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[Image]) -> Value {
+    let versions = versions(images);
+    let kubernetes = versions.get("kubernetes").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let members = config.etcd_members();
+    let peers: Vec<String> =
+        members.iter().map(|member| format!("{}=https://{}:2380", member.name, member.address)).collect();
+    let clients: Vec<String> = members.iter().map(|member| format!("https://{}:2379", member.address)).collect();
+    let host = |node: &Node| json!({"name": node.name, "address": node.address});
+    let cluster = &config.cluster;
+    json!({
+        "versions": versions,
+        "cluster": {
+            "name": cluster.name,
+            "domain": cluster.domain,
+            "service_cidr": cluster.service_cidr,
+            "pod_cidr": cluster.pod_cidr,
+            "node_cidr_mask": ClusterConfig::NODE_CIDR_MASK,
+            "api_service_ip": config.api_service_ip(),
+            "dns_ip": config.dns_ip(),
+            "id": config.id(),
+        },
+        "node": {
+            "name": node.name,
+            "address": node.address,
+            "roles": node.roles.iter().map(role_name).collect::<Vec<_>>(),
+            "master": node.roles.master(),
+            "worker": node.roles.worker(),
+            "cpus": facts.cpus,
+            "memory_mib": facts.memory_mib,
+        },
+        "masters": config.masters().map(host).collect::<Vec<_>>(),
+        "etcd_members": members.iter().map(|member| host(member)).collect::<Vec<_>>(),
+        "etcd": {
+            "name": node.name,
+            "initial_cluster": peers.join(","),
+            "initial_cluster_state": "new",
+            "initial_cluster_token": format!("sealift-{}", config.id()),
+            "endpoints": clients.join(","),
+            "data_dir": config.etcd.data_dir,
+            "wal_dir": config.etcd.wal_dir,
+            "heartbeat_ms": config.etcd.heartbeat_ms,
+            "election_ms": config.etcd.election_ms,
+            "quota_bytes": config.etcd.quota_bytes,
+        },
+        "certificates": {
+            "kubelet_minutes": config.certificates.kubelet_minutes.unwrap_or(365 * 24 * 60),
+        },
+        "proxy": {"address": "127.0.0.1", "port": 8443},
+        "apiserver": {"port": 6443, "bind": "0.0.0.0"},
+        "pki": "/etc/sealift/pki",
+        "kubeconfig": "/etc/sealift/kubeconfig",
+        "secrets": "/etc/sealift/secrets",
+        "images": references(images),
+        "host": {
+            "cgroup": facts.cgroup.as_str(),
+            "kernel": facts.kernel,
+            "ip_vs": facts.modules.available("ip_vs"),
+            "nft": facts.tools.contains_key("nft"),
+            "nftables_ok": nftables_ok(facts),
+            "oom_score_adj": facts.oom_score_adj,
+            "nofile": facts.nofile,
+            "resolv_conf": facts.resolv_conf,
+            "modules_loadable": facts.modules.can_load,
+            "conntrack_writable": facts.writable_sysctls.contains("net.netfilter.nf_conntrack_max"),
+        },
+        "kube_proxy": {"mode": proxy_mode(&kubernetes, facts)},
+    })
+}
+
+/// Version of every component, `-` as `_`; `kubernetes` is that of kube-apiserver or kubelet.
+fn versions(images: &[Image]) -> Map<String, Value> {
+    let mut versions = Map::new();
+    for image in images {
+        let key = image.component.name.as_str().replace('-', "_");
+        versions.insert(key, image.component.version.as_str().into());
+    }
+    if let Some(version) = versions.get("kube_apiserver").or_else(|| versions.get("kubelet")).cloned() {
+        versions.insert("kubernetes".to_owned(), version);
+    }
+    versions
+}
+
+fn references(images: &[Image]) -> Map<String, Value> {
+    let named = images.iter().filter_map(|image| {
+        let key = image.component.name.as_str().replace('-', "_");
+        Some((key, image.reference.clone()?.into()))
+    });
+    named.collect()
+}
+
+/// kube-proxy's nftables mode needs kernel 5.13 and nft 1.0.1 (KUBERNETES.md, network).
+fn nftables_ok(facts: &Facts) -> bool {
+    let nft = facts.tools.get("nft").map(String::as_str).unwrap_or_default();
+    numbers(&facts.kernel) >= [5, 13, 0] && numbers(nft) >= [1, 0, 1] && facts.modules.available("nf_tables")
+}
+
+/// The mode for a Kubernetes version on this host. Up to 1.30: ipvs where the kernel has it; from 1.31 on: nftables where
+/// kernel and tool are new enough; else iptables. Thus never ipvs from 1.35 on.
+fn proxy_mode(kubernetes: &str, facts: &Facts) -> &'static str {
+    if numbers(kubernetes) < [1, 31, 0] {
+        let ipvs = ["ip_vs", "ip_vs_rr"].iter().all(|module| facts.modules.available(module));
+        return if ipvs { "ipvs" } else { "iptables" };
+    }
+    if nftables_ok(facts) { "nftables" } else { "iptables" }
+}
+
+/// The first three numbers of a version; missing ones count as 0.
+fn numbers(version: &str) -> [u32; 3] {
+    let mut numbers = [0; 3];
+    let parts = version.trim_start_matches('v').split(|c: char| !c.is_ascii_digit());
+    for (number, part) in numbers.iter_mut().zip(parts) {
+        let Ok(value) = part.parse() else { break };
+        *number = value;
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::tests::debian;
+
+    #[test]
+    fn the_proxy_mode_follows_version_and_kernel() {
+        let mut facts = debian();
+        facts.kernel = "6.1.0-40-amd64".to_owned();
+        facts.tools.insert("nft".to_owned(), "1.0.6".to_owned());
+        facts.modules.present = ["nf_tables".to_owned()].into();
+        facts.modules.loadable = ["ip_vs".to_owned(), "ip_vs_rr".to_owned()].into();
+        for (version, mode) in [("1.20.2", "ipvs"), ("1.30.9", "ipvs"), ("1.31.0", "nftables"), ("1.37.0", "nftables")]
+        {
+            assert_eq!(proxy_mode(version, &facts), mode, "{version}");
+        }
+        facts.modules.loadable.clear();
+        assert_eq!(proxy_mode("1.20.2", &facts), "iptables");
+        facts.kernel = "5.10.0".to_owned();
+        assert_eq!(proxy_mode("1.35.0", &facts), "iptables");
+    }
+}
