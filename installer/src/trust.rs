@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::CURRENT;
 use crate::host::{FileKind, Host};
 use crate::report::{Exit, Explain as _};
+use crate::store::classify;
 
 /// Directory of trusted keys.
 pub const KEYS: &str = "/etc/sealift/trusted-keys";
@@ -39,7 +40,7 @@ fn one() -> usize {
 pub fn trust(host: &Host, named: &[PathBuf]) -> Result<Trust> {
     let threshold = threshold(host)?;
     let keys = if named.is_empty() { directory(host)? } else { files(host, named)? };
-    Trust::new(keys, threshold).map_err(anyhow::Error::from).exit(Exit::Bundle)
+    Trust::new(keys, threshold).map_err(classify)
 }
 
 fn threshold(host: &Host) -> Result<usize> {

@@ -112,12 +112,15 @@ fn next_number(host: &Host) -> Result<u64> {
     Ok(names.iter().filter_map(|name| name.parse::<u64>().ok()).max().unwrap_or(0) + 1)
 }
 
-/// Whether the current generation is exactly this: every file, every link, and nothing else.
 fn is_current(host: &Host, wanted: &Generation) -> Result<bool> {
     let Some(target) = host.link_target(Path::new(CURRENT))? else { return Ok(false) };
-    let root = Path::new(HOME).join(target);
+    is_exactly(host, &Path::new(HOME).join(target), wanted)
+}
+
+/// Whether a directory is exactly this generation: every file, every link, and nothing else.
+fn is_exactly(host: &Host, root: &Path, wanted: &Generation) -> Result<bool> {
     let mut found = BTreeSet::new();
-    if !collect(host, &root, "", &mut found)? {
+    if !collect(host, root, "", &mut found)? {
         return Ok(false);
     }
     let links = wanted.links.keys().map(ToString::to_string);
@@ -157,7 +160,8 @@ fn collect(host: &Host, root: &Path, below: &str, found: &mut BTreeSet<String>) 
     Ok(true)
 }
 
-/// Writes a generation under the next number and gives the number.
+/// Writes a generation under the next number and gives the number. One that a killed run wrote and did not switch to is
+/// taken as it is.
 fn write(host: &Host, wanted: &Generation) -> Result<u64> {
     let directory = directory();
     host.create_dir(&directory, 0o755)?;
@@ -167,6 +171,10 @@ fn write(host: &Host, wanted: &Generation) -> Result<u64> {
         }
     }
     let number = next_number(host)?;
+    let last = number - 1;
+    if is_exactly(host, &directory.join(last.to_string()), wanted)? {
+        return Ok(last);
+    }
     let staging = directory.join(format!(".tmp-{number}"));
     host.create_dir(&staging, 0o755)?;
     for (name, bytes) in &wanted.files {

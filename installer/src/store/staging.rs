@@ -113,7 +113,9 @@ impl<'a> Staging<'a> {
     pub(super) fn commit(mut self) -> Result<()> {
         let Some((path, fd)) = self.root.take() else { return Ok(()) };
         self.host.operation("syncfs", &path)?;
-        syncfs(fd.as_fd()).context("writing the store to disk")?;
+        if self.host.is_real() {
+            syncfs(fd.as_fd()).context("writing the store to disk")?;
+        }
         for (name, target) in &self.entries {
             if self.host.exists(target)? {
                 // There, but not what was signed (see `is_present`): put aside, because a process may still use it.

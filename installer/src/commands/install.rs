@@ -1,0 +1,104 @@
+//! `installer --role … --bundle … --config …`: the whole job.
+
+use anyhow::{Result, anyhow};
+
+use super::prepare::{Prepared, require_inputs};
+use crate::cli::Install;
+use crate::engine::{self, Numbering, Record, Summary};
+use crate::event::{Event, Events as _, Fan, Log};
+use crate::generation::Switch;
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::lock::Lock;
+use crate::output::Output;
+use crate::plan::{Plan, StepsOf};
+use crate::report::{Exit, Explain as _, exit_of};
+use crate::store::{Footprint, Program, Store};
+
+/// Verifies, plans and runs. A refused bundle leaves the host as it was.
+pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -> Result<Exit> {
+    require_root(host)?;
+    engine::stop_on_signals()?;
+    let start = host.monotonic();
+    let (prepared, opened, acceptance) = Prepared::from_arguments(host, arguments)?;
+    let inputs = prepared.inputs(opened.stream.index_digest());
+    let expected = opened.stream.release().installer;
+    let signers = opened.stream.signers().join(", ");
+    require_inputs(&Journal::read(host)?, &inputs, arguments)?;
+
+    let plan = Plan::new(
+        steps(&prepared.roles),
+        Store::of(opened.stream, opened.count, opened.size),
+        Program { digest: prepared.installer },
+        Switch { acceptance: Some(acceptance), config: prepared.config_text.clone() },
+    );
+    let log = Log::new(host);
+    let events = Fan(vec![output, &log]);
+    let context = prepared.context(host, &events);
+    events.emit(&Event::RunStarted {
+        roles: prepared.roles.to_string(),
+        bundle: prepared.title.clone(),
+        steps: plan.len(),
+    });
+    context.note(format!("signed by {signers}"));
+    if expected != prepared.installer {
+        context.warn(format!("this installer is not the one published with the bundle ({})", expected.hex()));
+    }
+
+    let numbering = |before| Numbering { before, total: plan.len() };
+    let mut summary = Summary::default();
+    let result = (|| {
+        // Nothing is on record, and nothing else has changed, until the last byte of the bundle has proven right.
+        summary.add(engine::run(&plan.preflight, &context, None, numbering(0))?);
+        let mut footprint = Footprint::new(host);
+        let _lock = Lock::take(host, &mut footprint)?;
+        let unpacked = engine::run(&plan.store, &context, None, numbering(plan.preflight.len()));
+        if unpacked.is_err() {
+            footprint.take_back();
+        }
+        summary.add(unpacked?);
+
+        // Read again: another run may have ended while this one waited for the lock.
+        let journal = Journal::read(host)?;
+        require_inputs(&journal, &inputs, arguments)?;
+        let mut record = Record { journal, inputs, config: prepared.config_text.clone(), log: &log };
+        let before = plan.preflight.len() + plan.store.len();
+        summary.add(engine::run(&plan.steps, &context, Some(&mut record), numbering(before))?);
+        if summary.waiting.is_none() {
+            record.journal.end()?;
+        }
+        Ok(())
+    })();
+    finish(host, start, result, &summary, &events, output)
+}
+
+/// Says how the run ended.
+pub(super) fn finish(
+    host: &Host,
+    start: std::time::Duration,
+    result: Result<()>,
+    summary: &Summary,
+    events: &Fan<'_>,
+    output: &Output,
+) -> Result<Exit> {
+    let exit = match &result {
+        Ok(()) if summary.waiting.is_some() => Exit::Waiting,
+        Ok(()) => Exit::Done,
+        Err(error) => exit_of(error),
+    };
+    let elapsed = host.monotonic().saturating_sub(start).as_millis();
+    let milliseconds = u64::try_from(elapsed).unwrap_or(u64::MAX);
+    events.emit(&Event::RunFinished { code: exit.code(), changes: summary.changes, milliseconds });
+    result?;
+    output.summary(summary, milliseconds);
+    Ok(exit)
+}
+
+/// Everything this program changes is root's.
+pub(super) fn require_root(host: &Host) -> Result<()> {
+    if host.is_real() && !rustix::process::geteuid().is_root() {
+        let error: Result<()> = Err(anyhow!("installing needs root"));
+        return error.exit(Exit::Usage).hint("run it with `sudo`");
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `installer plan`: the same plan, nothing touched.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::install::require_root;
+use super::prepare::{Prepared, require_inputs};
+use crate::cli::Install;
+use crate::engine::{self, Planned};
+use crate::event::Quiet;
+use crate::generation::Switch;
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::output::Output;
+use crate::plan::{Plan, StepsOf};
+use crate::report::Exit;
+use crate::step::Check;
+use crate::store::{Program, Store};
+
+/// Checks every step and shows what would change.
+pub fn plan(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -> Result<Exit> {
+    require_root(host)?;
+    let (prepared, opened, acceptance) = Prepared::from_arguments(host, arguments)?;
+    require_inputs(&Journal::read(host)?, &prepared.inputs(opened.stream.index_digest()), arguments)?;
+    let plan = Plan::new(
+        steps(&prepared.roles),
+        Store::comparing(),
+        Program { digest: prepared.installer },
+        Switch { acceptance: Some(acceptance), config: prepared.config_text.clone() },
+    );
+    let context = prepared.context(host, &Quiet);
+    let mut planned = Vec::new();
+    for part in [&plan.preflight, &plan.store, &plan.steps] {
+        planned.extend(engine::plan(part, &context)?);
+    }
+    show(&prepared, &planned, output);
+    Ok(Exit::Done)
+}
+
+fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
+    let changes: usize = planned.iter().map(|step| step.changes().len()).sum();
+    if output.is_json() {
+        for Planned { step, title, check } in planned {
+            output.json(&match check {
+                Check::Needed(changes) => json!({"step": step, "title": title, "check": "needed", "changes": changes}),
+                Check::Done => json!({"step": step, "title": title, "check": "done"}),
+                Check::Kept(reason) => json!({"step": step, "title": title, "check": "kept", "reason": reason}),
+                Check::Skipped(reason) => json!({"step": step, "title": title, "check": "skipped", "reason": reason}),
+                Check::Waiting(reason) => json!({"step": step, "title": title, "check": "waiting", "reason": reason}),
+            });
+        }
+        output.json(&json!({"changes": changes}));
+        return;
+    }
+    output.line(&format!("{} as {} on node {}", prepared.title, prepared.roles, prepared.node.name));
+    for Planned { step, title, check } in planned {
+        let (word, lines): (&str, Vec<String>) = match check {
+            Check::Done => ("as wanted", Vec::new()),
+            Check::Needed(changes) => (title, changes.iter().map(ToString::to_string).collect()),
+            Check::Kept(reason) => ("kept", vec![reason.clone()]),
+            Check::Skipped(reason) => ("skipped", vec![reason.clone()]),
+            Check::Waiting(reason) => ("waits", vec![reason.clone()]),
+        };
+        match lines.as_slice() {
+            [] => output.line(&format!("{step}: {word}")),
+            [only] if !matches!(check, Check::Needed(_)) => output.line(&format!("{step}: {word}: {only}")),
+            lines => output.line(&format!("{step}: {word}\n    {}", lines.join("\n    "))),
+        }
+    }
+    output.line(&match changes {
+        0 => "nothing to change: this host is as wanted".to_owned(),
+        changes => format!("{changes} changes; nothing was touched"),
+    });
+}

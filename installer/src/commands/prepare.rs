@@ -1,0 +1,162 @@
+//! From arguments to everything a plan needs: verified bundle, cluster, node, facts, wanted state. Reads only.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context as _, Result, anyhow};
+use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
+
+use crate::cli::{Install, Source};
+use crate::config::{ClusterConfig, Node, Roles};
+use crate::context::{Context, variables};
+use crate::event::Events;
+use crate::facts::Facts;
+use crate::generation::Generation;
+use crate::host::Host;
+use crate::journal::{Inputs, Journal};
+use crate::report::{Exit, Explain as _};
+use crate::store::{Metered, Stream, classify, running_program};
+use crate::trust::{self, Acceptance, Accepted};
+
+/// A bundle whose signatures and metadata are checked.
+pub(super) struct Opened {
+    pub(super) stream: Stream,
+    pub(super) count: Arc<AtomicU64>,
+    /// Size of the file; 0 for a pipe.
+    pub(super) size: u64,
+}
+
+/// Opens a bundle and checks its signatures against the host's trust, then its manifests and configs.
+pub(super) fn open(host: &Host, source: &Source) -> Result<Opened> {
+    let keys: Vec<PathBuf> = source.keys.iter().map(|key| absolute(key)).collect::<Result<_>>()?;
+    let trust = trust::trust(host, &keys)?;
+    let (reader, size): (Box<dyn Read + Send>, u64) = if source.bundle == Path::new("-") {
+        (Box::new(std::io::stdin()), 0)
+    } else {
+        let path = absolute(&source.bundle)?;
+        let file =
+            host.open(&path)?.with_context(|| format!("`{}` does not exist", path.display())).exit(Exit::Usage)?;
+        let size = file.metadata()?.len();
+        (Box::new(file), size)
+    };
+    let (reader, count) = Metered::new(reader);
+    let stream = UnverifiedBundle::open(reader).and_then(|bundle| bundle.verify(&trust)).map_err(classify)?;
+    Ok(Opened { stream, count, size })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("`{}` is not a path", path.display())).exit(Exit::Usage)
+}
+
+/// Everything a plan needs.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) config: ClusterConfig,
+    pub(super) config_text: String,
+    pub(super) node: Node,
+    pub(super) roles: Roles,
+    pub(super) facts: Facts,
+    pub(super) images: Vec<Image>,
+    components: Vec<Component>,
+    pub(super) desired: Generation,
+    pub(super) installer: Digest,
+    /// Title of the bundle, for people.
+    pub(super) title: String,
+}
+
+impl Prepared {
+    /// From the arguments of `install` and `plan`.
+    pub(super) fn from_arguments(host: &Host, arguments: &Install) -> Result<(Self, Opened, Acceptance)> {
+        let path = absolute(&arguments.config)?;
+        let missing = || format!("`{}` does not exist", path.display());
+        let text = host.read_text(&path).and_then(|text| text.with_context(missing)).exit(Exit::Usage)?;
+        let config = ClusterConfig::parse(&text, &path).exit(Exit::Usage)?;
+
+        let opened = open(host, &arguments.source())?;
+        let release = opened.stream.release().clone();
+        let accepted = Accepted::read(host)?;
+        let acceptance =
+            accepted.admit(&release, opened.stream.index_digest(), arguments.allow_downgrade.as_deref())?;
+
+        let facts = Facts::gather(host)?;
+        trust::require_architecture(&release, facts.architecture)?;
+        let roles = Roles::new(arguments.roles.iter().copied());
+        let images = opened.stream.images().to_vec();
+        let title = title(&release);
+        let prepared = Self::new(host, config, text, roles, facts, images, title)?;
+        Ok((prepared, opened, acceptance))
+    }
+
+    /// From what a host already has.
+    pub(super) fn new(
+        host: &Host,
+        config: ClusterConfig,
+        config_text: String,
+        roles: Roles,
+        facts: Facts,
+        images: Vec<Image>,
+        title: String,
+    ) -> Result<Self> {
+        let node = this_node(&config, &facts, &roles)?.clone();
+        let desired = Generation::render(&images, &roles, &variables(&config, &node, &facts, &images))
+            .context("rendering the configuration of this host")?;
+        let components = images.iter().map(|image| image.component.clone()).collect();
+        let installer = running_program(host)?;
+        Ok(Self { config, config_text, node, roles, facts, images, components, desired, installer, title })
+    }
+
+    /// The view that steps get.
+    pub(super) fn context<'a>(&'a self, host: &'a Host, events: &'a dyn Events) -> Context<'a> {
+        Context {
+            host,
+            events,
+            config: &self.config,
+            node: &self.node,
+            roles: &self.roles,
+            facts: &self.facts,
+            components: &self.components,
+            images: &self.images,
+            desired: &self.desired,
+            step: "",
+        }
+    }
+
+    /// What binds a run.
+    pub(super) fn inputs(&self, index: Digest) -> Inputs {
+        Inputs { index, config: self.config.digest, roles: self.roles.to_string(), installer: self.installer }
+    }
+}
+
+fn title(release: &Release) -> String {
+    format!("{} {} ({})", release.name, release.version, release.architecture)
+}
+
+/// This host in the config, by its addresses; the roles asked for must be among those written there.
+fn this_node<'a>(config: &'a ClusterConfig, facts: &Facts, roles: &Roles) -> Result<&'a Node> {
+    let addresses = facts.addresses();
+    let list = |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(", ");
+    let node = config
+        .node_at(&addresses)
+        .ok_or_else(|| {
+            let own = list(&mut addresses.iter().map(ToString::to_string));
+            let known = list(&mut config.nodes.iter().map(|node| format!("{} {}", node.name, node.address)));
+            anyhow!("no node of the cluster config has an address of this host (it has {own}; the config has {known})")
+        })
+        .exit(Exit::Preflight)
+        .hint("give this host a `[[node]]` with one of its addresses, or the host the address that is written there")?;
+    if !roles.is_subset(&node.roles) {
+        let error: Result<()> =
+            Err(anyhow!("`--role {roles}` does not fit: node `{}` has the roles {}", node.name, node.roles));
+        error
+            .exit(Exit::Usage)
+            .hint("the cluster config says what each host is for; correct it or the command line")?;
+    }
+    Ok(node)
+}
+
+/// Refuses to go on with other inputs than those of a pending run, unless it is to be given up.
+pub(super) fn require_inputs(journal: &Journal<'_>, inputs: &Inputs, arguments: &Install) -> Result<()> {
+    if arguments.abandon { Ok(()) } else { journal.require(inputs) }
+}

@@ -1,0 +1,133 @@
+//! `installer status`: what runs on this host, in one look. Reads only.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::context::CURRENT;
+use crate::generation::current_images;
+use crate::host::{Command, FileKind, Host};
+use crate::journal::Journal;
+use crate::output::Output;
+use crate::report::Exit;
+use crate::trust::ACCEPTED;
+
+/// What is shown.
+#[derive(Debug, Serialize)]
+struct Status {
+    generation: Option<String>,
+    components: Vec<(String, String)>,
+    services: Vec<Service>,
+    certificates: Vec<Certificate>,
+    accepted: Option<serde_json::Value>,
+    pending: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Service {
+    unit: String,
+    state: String,
+    enabled: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Certificate {
+    path: PathBuf,
+    subject: String,
+    /// Days until it ends; negative when it has ended.
+    days: i64,
+}
+
+/// Shows generation, services, certificates, accepted bundles and a pending run.
+pub fn status(host: &Host, output: &Output) -> Result<Exit> {
+    let status = Status {
+        generation: host.link_target(Path::new(CURRENT))?.map(|target| target.display().to_string()),
+        components: components(host)?,
+        services: services(host)?,
+        certificates: certificates(host)?,
+        accepted: match host.read(Path::new(ACCEPTED))? {
+            Some(bytes) => Some(serde_json::from_slice(&bytes).with_context(|| format!("reading `{ACCEPTED}`"))?),
+            None => None,
+        },
+        pending: Journal::read(host)?.pending().map(|run| {
+            let at = run.interrupted.map(|step| format!(", interrupted in step `{step}`")).unwrap_or_default();
+            format!("a run that began at {} has not ended{at}", run.since)
+        }),
+    };
+    if output.is_json() {
+        output.json(&status);
+    } else {
+        show(&status, output);
+    }
+    Ok(Exit::Done)
+}
+
+fn show(status: &Status, output: &Output) {
+    let Some(generation) = &status.generation else {
+        output.line("Sealift has installed nothing on this host");
+        if let Some(pending) = &status.pending {
+            output.line(&format!("pending: {pending}"));
+        }
+        return;
+    };
+    let components: Vec<String> = status.components.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    output.line(&format!("generation: {generation}\ncomponents: {}\nservices:", components.join(", ")));
+    for Service { unit, state, enabled } in &status.services {
+        output.line(&format!("  {unit:<34} {state:<12} {enabled}"));
+    }
+    output.line("certificates:");
+    for Certificate { path, subject, days } in &status.certificates {
+        let left = if *days < 0 { "EXPIRED".to_owned() } else { format!("{days} days") };
+        output.line(&format!("  {:<52} {left:<10} {subject}", path.display()));
+    }
+    if let Some(pending) = &status.pending {
+        output.line(&format!("pending: {pending}\nhint: `installer resume` goes on with it"));
+    }
+}
+
+fn components(host: &Host) -> Result<Vec<(String, String)>> {
+    let images = current_images(host)?.unwrap_or_default();
+    Ok(images.iter().map(|image| (image.component.name.to_string(), image.component.version.to_string())).collect())
+}
+
+fn services(host: &Host) -> Result<Vec<Service>> {
+    let mut services = Vec::new();
+    for unit in host.list(&Path::new(CURRENT).join("units"))? {
+        let ask = |verb: &str| -> Result<String> {
+            Ok(host.try_run(&Command::new("systemctl").arg(verb).arg(&unit))?.text().trim().to_owned())
+        };
+        let (state, enabled) = (ask("is-active")?, ask("is-enabled")?);
+        services.push(Service { unit, state, enabled });
+    }
+    Ok(services)
+}
+
+/// Every certificate below `/etc/sealift/pki` and the kubelet's own.
+fn certificates(host: &Host) -> Result<Vec<Certificate>> {
+    let mut paths = Vec::new();
+    for directory in ["/etc/sealift/pki", "/etc/sealift/pki/etcd", "/var/lib/kubelet/pki"] {
+        for name in host.list(Path::new(directory))? {
+            let path = Path::new(directory).join(&name);
+            let certificate = name.ends_with(".crt") || name.ends_with("-current.pem");
+            if certificate && host.entry(&path)?.is_some_and(|entry| entry.kind != FileKind::Directory) {
+                paths.push(path);
+            }
+        }
+    }
+    let now = host.now().as_second();
+    let mut certificates = Vec::new();
+    for path in paths {
+        let Some(bytes) = host.read(&path)? else { continue };
+        for pem in x509_parser::pem::Pem::iter_from_buffer(&bytes).flatten() {
+            if pem.label != "CERTIFICATE" {
+                continue;
+            }
+            let certificate = pem.parse_x509().with_context(|| format!("reading `{}`", path.display()))?;
+            let days = (certificate.validity().not_after.timestamp() - now).div_euclid(86_400);
+            certificates.push(Certificate { path: path.clone(), subject: certificate.subject().to_string(), days });
+            break;
+        }
+    }
+    Ok(certificates)
+}
