@@ -1,1 +1,273 @@
-//! (being written)
+//! `installer agent`: on every node, keeps the pod network and the local proxy right while nodes and masters come and go.
+//!
+//! It is the node: it shows the kubelet's own certificate and may read nodes and the cluster's record. It polls, decides
+//! with pure functions (one module each) and changes only what differs: the CNI file, routes with our protocol number,
+//! the packet filter table `sealift`, the proxy's list of apiservers. What it knew last is on disk and restored at boot.
+
+pub mod backends;
+pub mod cni;
+pub mod network;
+pub mod packet_filter;
+mod probe;
+pub mod routes;
+#[cfg(test)]
+mod tests;
+pub mod unit;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::approver::pause;
+use crate::cluster::Record;
+use crate::config::ClusterConfig;
+use crate::context::CURRENT;
+use crate::engine::interrupted;
+use crate::event::{Event, Events};
+use crate::host::{Command, Host};
+use crate::kubeapi::{Client, Credentials, Limits};
+use crate::pki::{Inspection, KUBELET_CLIENT, files};
+use backends::Backends;
+use cni::Bridge;
+use network::Network;
+
+/// The last copy of the cluster's record.
+pub const RECORD: &str = "/var/lib/sealift/agent/cluster.json";
+/// The last wanted network.
+pub const NETWORK: &str = "/var/lib/sealift/agent/network.json";
+const APISERVER_PORT: u16 = 6443;
+const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+/// Between two probes of the masters.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Between two looks at the API and at this host's network.
+const NETWORK_PERIOD: Duration = Duration::from_secs(10);
+
+/// Runs until a signal asks it to stop.
+pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
+    crate::engine::stop_on_signals()?;
+    let mut agent = Agent {
+        host,
+        events,
+        backends: Backends::default(),
+        reloaded: None,
+        told: None,
+        ruleset: String::new(),
+        trouble: [const { String::new() }; 3],
+    };
+    let restored = agent.restore();
+    agent.report(Part::Network, restored);
+    let mut looked: Option<Instant> = None;
+    while !interrupted() {
+        let proxy = agent.keep_proxy();
+        agent.report(Part::Proxy, proxy);
+        if looked.is_none_or(|at| at.elapsed() >= NETWORK_PERIOD) {
+            let network = agent.keep_network();
+            // Until the first success it is worth trying again soon: the node waits for it.
+            looked = network.is_ok().then(Instant::now);
+            agent.report(Part::Network, network);
+        }
+        pause(PERIOD)?;
+    }
+    Ok(())
+}
+
+/// The parts of the work, for saying trouble once.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Proxy,
+    Network,
+    Bridge,
+}
+
+/// The node itself: the kubelet's certificate.
+fn credentials(host: &Host) -> Credentials<'_> {
+    Credentials::Files { host, certificate: KUBELET_CLIENT.into(), key: KUBELET_CLIENT.into() }
+}
+
+struct Agent<'a> {
+    host: &'a Host,
+    events: &'a dyn Events,
+    backends: Backends,
+    reloaded: Option<Instant>,
+    /// The list that nginx has been told; nothing is known about one that an earlier agent wrote.
+    told: Option<String>,
+    /// The packet filter rules as last loaded.
+    ruleset: String,
+    /// What was last said about each part.
+    trouble: [String; 3],
+}
+
+impl Agent<'_> {
+    fn note(&self, text: String) {
+        self.events.emit(&Event::Note { step: String::new(), text });
+    }
+
+    /// Says trouble when it begins, changes and ends, not in every round.
+    fn report(&mut self, part: Part, result: Result<()>) {
+        let text = result.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let said = &mut self.trouble[part as usize];
+        if *said == text {
+            return;
+        }
+        let ended = text.is_empty();
+        said.clone_from(&text);
+        if ended {
+            self.note(format!("{part:?} is all right again").to_lowercase());
+        } else {
+            self.events.emit(&Event::Warning { step: String::new(), text });
+        }
+    }
+
+    /// Puts back what was known before the last shutdown; the first round corrects it.
+    fn restore(&mut self) -> Result<()> {
+        let Some(text) = self.host.read_text(Path::new(NETWORK))? else { return Ok(()) };
+        let network: Network = serde_json::from_str(&text).with_context(|| format!("reading `{NETWORK}`"))?;
+        self.apply(&network)
+    }
+
+    fn authority(&self) -> Result<String> {
+        let path = files::certificate_path("ca");
+        self.host.read_text(&path)?.with_context(|| format!("`{}` does not exist", path.display()))
+    }
+
+    /// The cluster as last heard of; before that, as the config on this host says.
+    fn config(&self) -> Result<ClusterConfig> {
+        if let Some(record) = Record::cached(self.host, Path::new(RECORD))? {
+            return Ok(record.config);
+        }
+        let path = Path::new("/etc/sealift/cluster.toml");
+        let text = self.host.read_text(path)?.with_context(|| format!("`{}` does not exist", path.display()))?;
+        Ok(ClusterConfig::parse(&text, path)?)
+    }
+
+    fn keep_proxy(&mut self) -> Result<()> {
+        let config = self.config()?;
+        self.backends.set_masters(config.masters().map(|master| SocketAddr::new(master.address, APISERVER_PORT)));
+        if self.host.exists(Path::new(KUBELET_CLIENT))? {
+            let probes = probe::all(&self.backends.addresses(), &self.authority()?, self.host);
+            self.backends.observe(&probes);
+        }
+        self.write_backends()
+    }
+
+    fn write_backends(&mut self) -> Result<()> {
+        let (Some(text), path) = (self.backends.text(), Path::new(backends::FILE)) else { return Ok(()) };
+        if self.told.as_ref() == Some(&text) && self.host.has(path, text.as_bytes(), 0o644)? {
+            return Ok(());
+        }
+        if self.reloaded.is_some_and(|at| at.elapsed() < backends::RELOAD_EVERY) {
+            return Ok(());
+        }
+        self.reloaded = Some(Instant::now());
+        let before = self.host.read(path)?;
+        self.host.write(path, text.as_bytes(), 0o644)?;
+        // The unit's ExecReload asks `nginx -t` first; a list that nginx refuses is taken back.
+        let reload = Command::new("systemctl").args(["reload", backends::UNIT]).timeout(Duration::from_secs(20));
+        if let Err(error) = self.host.run(&reload) {
+            if let Some(before) = before {
+                self.host.write(path, &before, 0o644)?;
+            }
+            return Err(error.context("telling the proxy which API servers answer"));
+        }
+        self.told = Some(text);
+        let down: Vec<String> = self.backends.down().iter().map(ToString::to_string).collect();
+        let state = if down.is_empty() { "all up".to_owned() } else { format!("down: {}", down.join(", ")) };
+        self.note(format!("API servers behind the proxy: {state}"));
+        Ok(())
+    }
+
+    fn keep_network(&mut self) -> Result<()> {
+        let node = self.node_name()?;
+        let limits = Limits { total: Duration::from_secs(10), ..Limits::default() };
+        let client = Client::new(PROXY, &self.authority()?, credentials(self.host))?.with_limits(limits);
+        let record = Record::read(&client)?.context("the cluster has no record yet")?;
+        let nodes = client.list("/api/v1/nodes")?;
+        record.keep(self.host, Path::new(RECORD))?;
+        let network = Network::of(&record, &nodes, &node);
+        let text = serde_json::to_string_pretty(&network).context("writing the network")? + "\n";
+        if !self.host.has(Path::new(NETWORK), text.as_bytes(), 0o600)? {
+            self.host.write(Path::new(NETWORK), text.as_bytes(), 0o600)?;
+        }
+        self.apply(&network)
+    }
+
+    /// This node's name, from its certificate.
+    fn node_name(&self) -> Result<String> {
+        let text = self.host.read_text(Path::new(KUBELET_CLIENT))?.context("the kubelet has no certificate yet")?;
+        let certificate = Inspection::of_pem(&text)?;
+        let name = certificate.common_name.strip_prefix("system:node:");
+        name.map(str::to_owned).with_context(|| format!("`{KUBELET_CLIENT}` is not a node's certificate"))
+    }
+
+    fn apply(&mut self, network: &Network) -> Result<()> {
+        self.apply_packet_filter(network)?;
+        self.apply_routes(network)?;
+        let bridge = self.apply_cni(network);
+        self.report(Part::Bridge, bridge);
+        Ok(())
+    }
+
+    fn apply_packet_filter(&mut self, network: &Network) -> Result<()> {
+        let ruleset = packet_filter::ruleset(network);
+        if ruleset == self.ruleset {
+            // Somebody may have flushed the rules (`nft flush ruleset` of a firewall that restarts).
+            let list = ["list", "chain", packet_filter::family(network), packet_filter::TABLE, "postrouting"];
+            let listed = self.host.try_run(&Command::new("nft").args(list))?;
+            if listed.success() && listed.text().contains("masquerade") {
+                return Ok(());
+            }
+        }
+        self.host.run(&Command::new("nft").args(["-f", "-"]).input(ruleset.clone()))?;
+        self.ruleset = ruleset;
+        self.note("loaded the packet filter table `sealift`".to_owned());
+        Ok(())
+    }
+
+    fn apply_routes(&self, network: &Network) -> Result<()> {
+        let listed = self.host.run(&Command::new("ip").args(routes::list_arguments(network.cluster)))?;
+        for arguments in routes::changes(&network.peers, &routes::parse(&listed.text())).0 {
+            self.host.run(&Command::new("ip").args(&arguments))?;
+            self.note(format!("ip {}", arguments.join(" ")));
+        }
+        Ok(())
+    }
+
+    fn apply_cni(&self, network: &Network) -> Result<()> {
+        let Some(own) = network.own else { return Ok(()) };
+        let text = cni::conflist(own, &self.plugins_version()?);
+        let path = Path::new(cni::FILE);
+        if !self.host.has(path, text.as_bytes(), 0o644)? {
+            if let Some(parent) = path.parent() {
+                self.host.create_dir(parent, 0o755)?;
+            }
+            self.host.write(path, text.as_bytes(), 0o644)?;
+            self.note(format!("the pods of this node are in {own}"));
+        }
+        let ask = |arguments: &[&str]| self.host.try_run(&Command::new("ip").args(arguments)).map(|found| found.text());
+        let addresses = ask(&["-j", "addr", "show", "dev", cni::BRIDGE])?;
+        let ports = ask(&["-j", "link", "show", "master", cni::BRIDGE])?;
+        match cni::bridge(own, &addresses, &ports) {
+            Bridge::Fits => Ok(()),
+            Bridge::Delete => {
+                self.host.run(&Command::new("ip").args(["link", "delete", cni::BRIDGE]))?;
+                self.note(format!("deleted bridge {}: it was made for another pod network", cni::BRIDGE));
+                Ok(())
+            }
+            Bridge::InUse => anyhow::bail!(
+                "bridge {} belongs to another pod network than {own} and has pods: drain this node and reboot it",
+                cni::BRIDGE
+            ),
+        }
+    }
+
+    /// The version of the CNI plugins in use, from the name of their directory in the store (`cni-VERSION-DIGEST`).
+    fn plugins_version(&self) -> Result<String> {
+        let link = Path::new(CURRENT).join("cni");
+        let target = self.host.link_target(&link)?.with_context(|| format!("`{}` does not exist", link.display()))?;
+        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let version = name.strip_prefix("cni-").and_then(|rest| rest.rsplit_once('-')).map(|(version, _)| version);
+        version.map(str::to_owned).with_context(|| format!("`{name}` is not a store directory of `cni`"))
+    }
+}

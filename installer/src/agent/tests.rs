@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::backends::{Backends, Probe};
+use super::cni::{Bridge, bridge, conflist};
+use super::network::Network;
+use super::packet_filter::ruleset;
+use super::routes;
+use crate::cluster::Record;
+use crate::kubeapi::Error;
+
+const CONFIG: &str = r#"
+[cluster]
+name = "demo"
+
+[[node]]
+name = "m1"
+address = "10.9.0.1"
+roles = ["master"]
+
+[[node]]
+name = "w1"
+address = "10.9.0.2"
+roles = ["worker"]
+
+[[node]]
+name = "w2"
+address = "10.9.0.3"
+roles = ["worker"]
+"#;
+
+fn record() -> Record {
+    Record::new(CONFIG, 1, BTreeMap::new()).unwrap()
+}
+
+fn node(name: &str, pods: &str) -> Value {
+    // The address in the object is a lie: the record's counts.
+    json!({
+        "metadata": { "name": name },
+        "spec": { "podCIDR": pods },
+        "status": { "addresses": [{ "type": "InternalIP", "address": "6.6.6.6" }] },
+    })
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_network_is_put_together_from_record_and_nodes() {
+    let nodes = [
+        node("m1", "10.244.0.0/24"),
+        node("w1", "10.244.1.0/24"),
+        node("w2", "192.168.0.0/24"),
+        node("stranger", "10.244.9.0/24"),
+    ];
+    let network = Network::of(&record(), &nodes, "m1");
+    assert_eq!(network.own, Some(net("10.244.0.0/24")));
+    assert_eq!(network.peers, [(net("10.244.1.0/24"), "10.9.0.2".parse().unwrap())].into());
+    assert_eq!(network.nodes.len(), 3);
+    let text = serde_json::to_string(&network).unwrap();
+    assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+}
+
+#[test]
+fn a_node_cannot_take_over_this_nodes_pods() {
+    let network = Network::of(&record(), &[node("m1", "10.244.0.0/24"), node("w1", "10.244.0.0/24")], "m1");
+    assert!(network.peers.is_empty());
+    assert_eq!(Network::of(&record(), &[], "m1").own, None);
+}
+
+#[test]
+fn the_cni_file_speaks_the_plugins_version() {
+    let list: Value = serde_json::from_str(&conflist(net("10.244.0.0/24"), "1.1.1")).unwrap();
+    assert_eq!(list["cniVersion"], "1.0.0");
+    assert_eq!(list["plugins"][0]["ipMasq"], false);
+    assert_eq!(list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
+    assert!(conflist(net("10.244.0.0/24"), "0.9.1").contains("\"0.4.0\""));
+}
+
+#[test]
+fn a_bridge_of_another_network_is_deleted_only_without_pods() {
+    let pods = net("10.244.1.0/24");
+    let address = |text: &str| json!([{ "addr_info": [{ "local": text, "scope": "global" }] }]).to_string();
+    let port = r#"[{"ifname":"veth1"}]"#;
+    assert_eq!(bridge(pods, "", ""), Bridge::Fits);
+    assert_eq!(bridge(pods, "[{}]", port), Bridge::Fits);
+    assert_eq!(bridge(pods, &address("10.244.1.1"), port), Bridge::Fits);
+    assert_eq!(bridge(pods, &address("10.244.0.1"), "[]"), Bridge::Delete);
+    assert_eq!(bridge(pods, &address("10.244.0.1"), "[{}]"), Bridge::Delete);
+    assert_eq!(bridge(pods, &address("10.244.0.1"), port), Bridge::InUse);
+}
+
+#[test]
+fn only_our_routes_change_and_only_where_they_differ() {
+    let found = routes::parse(
+        r#"[{"dst":"10.244.1.0/24","gateway":"10.9.0.2","dev":"host0","flags":[]},
+            {"dst":"10.244.2.0/24","gateway":"10.9.0.9","dev":"host0","flags":[]},
+            {"dst":"10.244.3.0/24","gateway":"10.9.0.4","dev":"host0","flags":[]}]"#,
+    );
+    let wanted = [("10.244.1.0/24", "10.9.0.2"), ("10.244.2.0/24", "10.9.0.3"), ("10.244.4.0/24", "10.9.0.5")]
+        .map(|(pods, via)| (net(pods), via.parse().unwrap()))
+        .into();
+    let lines: Vec<String> = routes::changes(&wanted, &found).0.iter().map(|line| line.join(" ")).collect();
+    assert_eq!(
+        lines,
+        [
+            "-4 route del 10.244.3.0/24 proto 119",
+            "-4 route replace 10.244.2.0/24 via 10.9.0.3 proto 119",
+            "-4 route replace 10.244.4.0/24 via 10.9.0.5 proto 119",
+        ]
+    );
+    assert!(routes::parse("").is_empty());
+}
+
+#[test]
+fn the_packet_filter_masquerades_only_what_leaves_the_cluster() {
+    let network = Network::of(&record(), &[node("m1", "10.244.0.0/24")], "m1");
+    insta::assert_snapshot!(ruleset(&network), @r#"
+    table ip sealift { }
+    delete table ip sealift
+    table ip sealift {
+        set inside {
+            type ipv4_addr
+            flags interval
+            elements = { 10.244.0.0/16, 10.9.0.1, 10.9.0.2, 10.9.0.3 }
+        }
+        chain postrouting {
+            type nat hook postrouting priority 100; policy accept;
+            ip saddr 10.244.0.0/16 ip daddr != @inside masquerade
+        }
+        chain forward {
+            type filter hook forward priority 0; policy accept;
+            iifname "cni0" ip saddr != 10.244.0.0/24 drop
+        }
+    }
+    "#);
+}
+
+fn address(last: u8) -> SocketAddr {
+    format!("10.9.0.{last}:6443").parse().unwrap()
+}
+
+fn probes(results: &[(u8, Probe)]) -> BTreeMap<SocketAddr, Probe> {
+    results.iter().map(|(last, probe)| (address(*last), *probe)).collect()
+}
+
+#[test]
+fn a_master_goes_down_after_three_failures_and_comes_back_after_two_successes() {
+    let mut backends = Backends::default();
+    backends.set_masters([address(1), address(2)]);
+    for round in 0..3 {
+        assert!(backends.down().is_empty(), "{round}");
+        backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Ready)]));
+    }
+    assert_eq!(backends.down(), [address(1)]);
+    assert_eq!(
+        backends.text().unwrap(),
+        "server 10.9.0.1:6443 max_fails=1 fail_timeout=10s down;\nserver 10.9.0.2:6443 max_fails=1 fail_timeout=10s;\n"
+    );
+    backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
+    backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Ready)]));
+    backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
+    assert_eq!(backends.down(), [address(1)]);
+    backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
+    assert!(backends.down().is_empty());
+}
+
+#[test]
+fn the_last_master_is_never_taken_away() {
+    let mut backends = Backends::default();
+    backends.set_masters([address(1), address(2)]);
+    for _ in 0..9 {
+        backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Failed)]));
+    }
+    assert_eq!(backends.down().len(), 1);
+    // The one that was left goes down as soon as the other one is back.
+    for _ in 0..2 {
+        backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Failed)]));
+    }
+    assert_eq!(backends.down(), [address(2)]);
+    backends.set_masters([address(2)]);
+    assert!(backends.down().is_empty());
+    assert_eq!(Backends::default().text(), None);
+}
+
+#[test]
+fn an_answer_that_is_not_about_the_master_does_not_count() {
+    let refused = |code| {
+        Err(Error::Status {
+            method: "GET".into(),
+            path: "/readyz".into(),
+            code,
+            reason: String::new(),
+            message: String::new(),
+        })
+    };
+    assert_eq!(super::probe::judge(&Ok(())), Probe::Ready);
+    assert_eq!(super::probe::judge(&refused(401)), Probe::Unknown);
+    assert_eq!(super::probe::judge(&refused(500)), Probe::Failed);
+    assert_eq!(super::probe::judge(&Err(Error::Connect(address(1), "refused".into()))), Probe::Failed);
+    assert_eq!(super::probe::judge(&Err(Error::Credentials("none".into()))), Probe::Unknown);
+    let mut backends = Backends::default();
+    backends.set_masters([address(1), address(2)]);
+    for _ in 0..9 {
+        backends.observe(&probes(&[(1, Probe::Unknown)]));
+    }
+    assert!(backends.down().is_empty());
+}
