@@ -36,11 +36,6 @@ impl Failure {
         Self { exit: Exit::Usage, ..Self::new(message) }
     }
 
-    /// A bundle was refused.
-    pub fn refused(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Refused, ..Self::new(message) }
-    }
-
     /// Adds the one action that helps.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
@@ -56,26 +51,19 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Prints `error:`, `caused by:` and `hint:` lines and returns the exit code.
+/// Prints `error:`, `caused by:` and `hint:` lines and returns the exit code: those of the outermost failure that has them.
 pub fn report(error: &anyhow::Error, output: &Output) -> Exit {
-    let failure = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<Failure>().map(|failure| (failure.hint.clone(), failure.exit))
-    };
-    let mut hint = None;
-    let mut exit = Exit::Failed;
-    // `anyhow` context is reached through `downcast_ref` on the error itself, causes through the chain.
-    for (text, code) in error
-        .downcast_ref::<Failure>()
-        .map(|f| (f.hint.clone(), f.exit))
-        .into_iter()
-        .chain(error.chain().filter_map(failure))
-    {
-        hint = hint.or(text);
-        if exit == Exit::Failed {
-            exit = code;
-        }
+    let outer = error.downcast_ref::<Failure>().into_iter();
+    let inner = error.chain().filter_map(|cause| cause.downcast_ref::<Failure>());
+    let mut hints: Vec<String> =
+        outer.clone().chain(inner.clone()).filter_map(|failure| failure.hint.clone()).collect();
+    let mut exits: Vec<Exit> = outer.chain(inner).map(|failure| failure.exit).collect();
+    let of_format = error.downcast_ref::<bundle::Error>().into_iter();
+    for error in of_format.chain(error.chain().filter_map(|cause| cause.downcast_ref::<bundle::Error>())) {
+        hints.extend(error.hint().map(str::to_owned));
+        exits.extend(error.is_refusal().then_some(Exit::Refused));
     }
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    output.error(&causes, hint.as_deref());
-    exit
+    output.error(&causes, hints.first().map(String::as_str));
+    exits.into_iter().find(|exit| *exit != Exit::Failed).unwrap_or(Exit::Failed)
 }

@@ -15,6 +15,7 @@ enum Style {
     Bars,
     Lines,
     Json,
+    Nothing,
 }
 
 /// Where everything the program says goes; cheap to clone, shared by threads.
@@ -40,7 +41,7 @@ impl Output {
     /// Says nothing: for tests of inner parts.
     pub fn silent() -> Self {
         Self {
-            style: Style::Bars,
+            style: Style::Nothing,
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             lock: Arc::default(),
         }
@@ -69,6 +70,7 @@ impl Output {
     pub fn event(&self, verb: &str, what: &str) {
         match self.style {
             Style::Json => self.stdout(&json!({ "event": verb, "what": what }).to_string()),
+            Style::Nothing => {}
             Style::Bars | Style::Lines => self.stderr(&format!("{verb:>12} {what}")),
         }
     }
@@ -77,6 +79,7 @@ impl Output {
     pub fn warning(&self, text: &str) {
         match self.style {
             Style::Json => self.stdout(&json!({ "event": "warning", "what": text }).to_string()),
+            Style::Nothing => {}
             Style::Bars | Style::Lines => self.stderr(&format!("warning: {text}")),
         }
     }

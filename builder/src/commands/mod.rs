@@ -3,12 +3,14 @@
 mod build;
 mod completions;
 mod fetch;
+mod inspect;
 mod keygen;
 mod lock;
 mod man;
+mod sign;
+mod verify;
 
 use crate::cli::{Cli, Command};
-use crate::failure::Failure;
 use crate::output::Output;
 
 /// Runs the command.
@@ -20,6 +22,8 @@ pub fn run(cli: &Cli, output: &Output) -> anyhow::Result<()> {
         Command::Lock(args) => lock::run(args, output),
         Command::Build(args) => build::run(args, output),
         Command::Fetch(args) => fetch::run(args, output),
-        _ => Err(Failure::new("this command is not built yet").into()),
+        Command::Sign(args) => sign::run(args, output),
+        Command::Verify(args) => verify::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
     }
 }

@@ -1,0 +1,100 @@
+//! A web server that does what the test says, however wrong; loopback only.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// A running server; stops when dropped.
+pub(crate) struct Server {
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) url: String,
+    requests: Arc<Mutex<Vec<Request>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a client asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    head: Vec<String>,
+}
+
+impl Request {
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let pairs = self.head.iter().filter_map(|line| line.split_once(": "));
+        pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+
+    /// First byte of `Range: bytes=N-`.
+    pub(crate) fn offset(&self) -> Option<usize> {
+        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+}
+
+impl Server {
+    /// Starts; `answer` gets the number of the request (from 0), the request and the connection, which is closed after.
+    pub(crate) fn start(answer: impl Fn(usize, &Request, &mut TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (seen, stopped) = (requests.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+                let request = Request { head };
+                let number = seen.lock().unwrap().len();
+                seen.lock().unwrap().push(request.clone());
+                answer(number, &request, &mut stream);
+            }
+        });
+        Self { url, requests, stop, thread: Some(thread) }
+    }
+
+    /// What was asked so far.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the accept loop.
+        let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Writes a response head and a body; errors (the client left) are its own business.
+pub(crate) fn respond(stream: &mut TcpStream, status: &str, headers: &[String], body: &[u8]) {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\n{}\r\n",
+        headers.iter().map(|line| format!("{line}\r\n")).collect::<String>()
+    );
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
+}
+
+/// The honest answer: 200, or 206 from the offset that was asked for.
+pub(crate) fn honest(request: &Request, stream: &mut TcpStream, content: &[u8]) {
+    let etag = "ETag: \"one\"".to_owned();
+    match request.offset() {
+        Some(from) => {
+            let range = format!("Content-Range: bytes {from}-{}/{}", content.len() - 1, content.len());
+            respond(
+                stream,
+                "206 Partial Content",
+                &[range, etag, format!("Content-Length: {}", content.len() - from)],
+                &content[from..],
+            );
+        }
+        None => respond(stream, "200 OK", &[etag, format!("Content-Length: {}", content.len())], content),
+    }
+}
