@@ -44,8 +44,8 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit> {
         (Some(Command::Verify(arguments)), _) => verify(&host, &arguments, output),
         (Some(Command::Status(_)), _) => status(&host, output),
         (Some(Command::Resume(_)), _) => resume(&host, output, &Steps::of),
-        (Some(Command::Agent), _) => Ok(Exit::Done),
-        (Some(Command::Approver), _) => Ok(Exit::Done),
+        (Some(Command::Agent), _) => crate::agent::run(&host, output).map(|()| Exit::Done),
+        (Some(Command::Approver), _) => crate::approver::run(&host, output).map(|()| Exit::Done),
         (Some(Command::Completions { shell }), _) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "installer", &mut text);

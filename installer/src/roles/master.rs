@@ -2,13 +2,15 @@
 
 use crate::step::Step;
 use crate::steps::{
-    approver, bootstrap, command_line, containerd, etcd, kube_apiserver, kube_controller_manager, kube_scheduler,
+    approver, bootstrap, command_line, containerd, etcd, images, kube_apiserver, kube_controller_manager,
+    kube_scheduler,
 };
 
 /// Its own steps, then those of every node.
 pub(super) fn steps() -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = vec![
         Box::new(containerd::step()),
+        Box::new(images::Images),
         Box::new(etcd::Etcd),
         Box::new(kube_apiserver::step()),
         Box::new(kube_controller_manager::step()),

@@ -63,6 +63,8 @@ mod tests {
             "kube-apiserver bootstrap",
             "bootstrap approver",
             "approver kubelet",
+            "containerd images",
+            "images kubelet",
             "proxy kubelet",
             "kubelet network",
             "network health",

@@ -1,12 +1,13 @@
 //! A node: container runtime, apiserver proxy, kubelet, kube-proxy, pod network. Masters are nodes too.
 
 use crate::step::Step;
-use crate::steps::{command_line, containerd, kube_proxy, kubelet, network, proxy};
+use crate::steps::{command_line, containerd, images, kube_proxy, kubelet, network, proxy};
 
 /// Its steps.
 pub(super) fn steps() -> Vec<Box<dyn Step>> {
     vec![
         Box::new(containerd::step()),
+        Box::new(images::Images),
         Box::new(command_line::CommandLine),
         Box::new(proxy::Proxy),
         Box::new(kubelet::step()),

@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod file;
 pub mod health;
 pub mod host_settings;
+pub mod images;
 pub mod kernel;
 pub mod kube_apiserver;
 pub mod kube_controller_manager;
@@ -24,4 +25,6 @@ pub mod pki;
 pub mod preflight;
 pub mod proxy;
 pub mod service;
+#[cfg(test)]
+mod tests;
 pub mod unit;

@@ -9,16 +9,15 @@ use serde_json::Value;
 use super::api;
 use super::long_running::{self, Mode};
 use super::service::{Readiness, Service, UnitText, nothing_before};
+use crate::agent::cni;
 use crate::context::Context;
-
-const CNI_DIRECTORY: &str = "/etc/cni/net.d";
 
 const MODE: Mode = Mode {
     unit: "sealift-agent.service",
     mode: "agent",
     description: "Sealift node agent",
     after: "sealift-proxy.service",
-    hardening: "",
+    hardening: crate::agent::unit::HARDENING,
 };
 
 /// The step.
@@ -37,9 +36,8 @@ pub fn step() -> Service {
 
 /// Ready when the agent has written its network and the node says so itself.
 pub fn node_ready(context: &Context<'_>) -> Result<Readiness> {
-    let files = context.host.list(Path::new(CNI_DIRECTORY))?;
-    if !files.iter().any(|file| file.contains("sealift")) {
-        return Ok(Readiness::NotYet(format!("the agent has not written its file to {CNI_DIRECTORY} yet")));
+    if !context.host.exists(Path::new(cni::FILE))? {
+        return Ok(Readiness::NotYet(format!("the agent has not written `{}` yet", cni::FILE)));
     }
     let path = format!("/api/v1/nodes/{}", context.node.name);
     Ok(match api::client(context)?.find(&path)? {

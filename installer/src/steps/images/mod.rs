@@ -1,0 +1,150 @@
+//! The bundle's container images in containerd: imported from the store's blobs, only those that are missing, and pinned, so
+//! that the kubelet's garbage collection leaves them alone.
+//!
+//! No registry is asked, ever. The blobs are hashed again on their way into containerd.
+
+mod listing;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bundle::Image;
+use bundle::component::Kind;
+
+use self::listing::Known;
+use self::stream::LayoutStream;
+use super::containerd::ctr;
+use super::file;
+use crate::context::Context;
+use crate::step::{Change, Check, Step};
+
+const PINNED: &str = "io.cri-containerd.pinned=pinned";
+
+/// The step.
+#[derive(Clone, Copy, Debug)]
+pub struct Images;
+
+/// An image that containerd should have, by its reference.
+struct Wanted<'a> {
+    reference: &'a str,
+    image: &'a Image,
+}
+
+impl Wanted<'_> {
+    fn state(&self, known: &BTreeMap<String, Known>) -> State {
+        match known.get(self.reference) {
+            Some(found) if found.complete && found.digest == self.image.root.digest.to_string() => {
+                if found.pinned {
+                    State::Good
+                } else {
+                    State::Unpinned
+                }
+            }
+            _ => State::Missing,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    Unpinned,
+    Missing,
+}
+
+impl Step for Images {
+    fn name(&self) -> &'static str {
+        "images"
+    }
+
+    fn title(&self) -> &'static str {
+        "Import the container images"
+    }
+
+    fn check(&self, context: &Context<'_>) -> Result<Check> {
+        let known = known(context);
+        let mut changes = Vec::new();
+        for wanted in wanted(context) {
+            match wanted.state(&known) {
+                State::Good => {}
+                State::Unpinned => changes.push(Change::new(format!("pin image {}", wanted.reference))),
+                State::Missing => {
+                    let size = file::size(wanted.image.installed_size());
+                    changes.push(Change::new(format!("import image {} ({size})", wanted.reference)));
+                }
+            }
+        }
+        Ok(if changes.is_empty() { Check::Done } else { Check::Needed(changes) })
+    }
+
+    fn apply(&self, context: &Context<'_>) -> Result<()> {
+        let known = known(context);
+        let wanted = wanted(context);
+        let total = wanted.len() as u64;
+        for (done, wanted) in (0..).zip(&wanted) {
+            context.progress(done, total, "images");
+            let state = wanted.state(&known);
+            if state == State::Missing {
+                import(context, wanted.reference, wanted.image)
+                    .with_context(|| format!("importing image `{}`", wanted.reference))?;
+            }
+            if state != State::Good {
+                context.host.run(&ctr(context).args(["images", "label", wanted.reference, PINNED]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The container images that this host's roles need.
+fn wanted<'a>(context: &Context<'a>) -> Vec<Wanted<'a>> {
+    let images: &'a [Image] = context.images;
+    images
+        .iter()
+        .filter(|image| image.component.kind == Kind::Container && context.roles.need(&image.component))
+        .filter_map(|image| Some(Wanted { reference: image.reference.as_deref()?, image }))
+        .collect()
+}
+
+/// What containerd has; nothing while it does not run, so that a plan on a bare host lists all images.
+fn known(context: &Context<'_>) -> BTreeMap<String, Known> {
+    let ask = |what: &str| match context.host.try_run(&ctr(context).args(["images", what])) {
+        Ok(finished) if finished.success() => finished.text(),
+        _ => String::new(),
+    };
+    let list = ask("list");
+    // An empty list needs no second question.
+    if list.lines().count() < 2 { BTreeMap::new() } else { listing::parse(&list, &ask("check")) }
+}
+
+/// Where the store keeps a blob.
+pub fn blob_path(digest: &bundle::Digest) -> PathBuf {
+    Path::new("/opt/sealift/store/blobs").join(digest.hex())
+}
+
+fn import(context: &Context<'_>, reference: &str, image: &Image) -> Result<()> {
+    let root = &image.root;
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": root.media_type,
+            "digest": root.digest,
+            "size": root.size,
+            "annotations": { "io.containerd.image.name": reference },
+        }],
+    });
+    let mut stream = LayoutStream::new(index.to_string().as_bytes());
+    for blob in &image.blobs {
+        let path = blob_path(&blob.digest);
+        let content =
+            context.host.open(&path)?.with_context(|| format!("the store has no blob `{}`", path.display()))?;
+        stream.blob(blob.digest, blob.size, Box::new(content));
+    }
+    let command = ctr(context).args(["images", "import", "-"]).timeout(Duration::from_mins(15));
+    context.host.feed(&command, &mut stream.end())?;
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! A master that is a directory, with a systemd of a few lines: what the steps find, change and leave alone.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bundle::component::Role;
+use bundle::{Component, ComponentName, Image};
+use tempfile::TempDir;
+
+use super::command_line::CommandLine;
+use super::host_settings::HostSettings;
+use super::pki::Pki;
+use super::preflight::Preflight;
+use super::proxy::Proxy;
+use super::service::{Readiness, Service, UnitText, nothing_before};
+use super::{kernel, os_packages};
+use crate::config::{ClusterConfig, Node, Roles};
+use crate::context::Context;
+use crate::event::Recorded;
+use crate::facts::Facts;
+use crate::generation::Generation;
+use crate::host::{Host, Reply};
+use crate::report::{Exit, exit_of};
+use crate::step::{Check, Step};
+
+const CONFIG: &str = r#"
+[cluster]
+name = "test"
+
+[[node]]
+name = "m1"
+address = "192.0.2.1"
+roles = ["master"]
+"#;
+
+const UNIT: &str = "[Service]\nExecStart=/opt/sealift/current/etcd/bin/etcd\n";
+
+/// A host and everything a context borrows.
+struct Bed {
+    directory: TempDir,
+    host: Host,
+    events: Recorded,
+    config: ClusterConfig,
+    node: Node,
+    roles: Roles,
+    facts: Facts,
+    components: Vec<Component>,
+    images: Vec<Image>,
+    desired: Generation,
+    units: Arc<Mutex<BTreeMap<String, Unit>>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Unit {
+    enabled: bool,
+    active: &'static str,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::under(directory.path());
+        let config = ClusterConfig::parse(CONFIG, Path::new("cluster.toml")).unwrap();
+        let node = config.nodes[0].clone();
+        let mut facts = crate::facts::tests::debian();
+        for tool in ["iptables", "nft", "mount", "ip", "modprobe"] {
+            facts.tools.insert(tool.to_owned(), String::new());
+        }
+        let bed = Self {
+            host,
+            events: Recorded::default(),
+            node,
+            config,
+            roles: Roles::new([Role::Master]),
+            facts,
+            components: Vec::new(),
+            images: Vec::new(),
+            desired: generation("etcd", "etcd.service", UNIT, "digest-1"),
+            units: Arc::default(),
+            directory,
+        };
+        bed.script_systemd("digest-1");
+        bed
+    }
+
+    /// `systemctl` with one state per unit; a restart leaves `stamp` behind, as the units' `ExecStartPre=` does.
+    fn script_systemd(&self, stamp: &'static str) {
+        let fake = self.host.fake();
+        fake.on("systemctl", Reply::ok(""));
+        let units = Arc::clone(&self.units);
+        fake.answer("systemctl show", move |command| {
+            let line = command.line();
+            let name = line.rsplit(' ').next().unwrap_or_default();
+            let unit = units.lock().unwrap().get(name).cloned().unwrap_or_default();
+            let active = if unit.active.is_empty() { "inactive" } else { unit.active };
+            let enabled = if unit.enabled { "enabled" } else { "" };
+            Reply::ok(format!("ActiveState={active}\nSubState=x\nUnitFileState={enabled}\nNeedDaemonReload=no\n"))
+        });
+        let units = Arc::clone(&self.units);
+        fake.answer("systemctl enable ", move |command| {
+            let line = command.line();
+            units.lock().unwrap().entry(line.rsplit(' ').next().unwrap().to_owned()).or_default().enabled = true;
+            Reply::ok("")
+        });
+        let (units, root) = (Arc::clone(&self.units), self.directory.path().to_owned());
+        fake.answer("systemctl --no-block restart ", move |command| {
+            let line = command.line();
+            let name = line.rsplit(' ').next().unwrap().to_owned();
+            let directory = root.join("run/sealift/started");
+            fs_err::create_dir_all(&directory).unwrap();
+            fs_err::write(directory.join(&name), stamp).unwrap();
+            units.lock().unwrap().entry(name).or_default().active = "active";
+            Reply::ok("")
+        });
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            host: &self.host,
+            events: &self.events,
+            config: &self.config,
+            node: &self.node,
+            roles: &self.roles,
+            facts: &self.facts,
+            components: &self.components,
+            images: &self.images,
+            desired: &self.desired,
+            step: "test",
+        }
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let real = self.host.real_path(Path::new(path));
+        fs_err::create_dir_all(real.parent().unwrap()).unwrap();
+        fs_err::write(real, text).unwrap();
+    }
+
+    /// What the step would do; empty when it is content.
+    fn changes(&self, step: &dyn Step) -> Vec<String> {
+        match step.check(&self.context()).unwrap() {
+            Check::Needed(changes) => changes.into_iter().map(|change| change.0).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Applies a step and shows that it is content then, and that applying it again writes nothing.
+    fn settles(&self, step: &dyn Step) {
+        assert!(!self.changes(step).is_empty(), "nothing to do at first");
+        step.apply(&self.context()).unwrap();
+        assert_eq!(self.changes(step), Vec::<String>::new());
+        self.host.fake().clear();
+        step.apply(&self.context()).unwrap();
+        let writes: Vec<String> =
+            self.host.fake().operations().into_iter().filter(|operation| !is_question(operation)).collect();
+        assert_eq!(writes, Vec::<String>::new(), "the second apply changed something");
+    }
+}
+
+/// Commands that only ask.
+fn is_question(operation: &str) -> bool {
+    ["run systemctl show", "run journalctl", "run /opt/sealift/current/nginx/bin/nginx -t"]
+        .iter()
+        .any(|question| operation.starts_with(question))
+}
+
+fn generation(component: &str, unit: &str, text: &str, digest: &str) -> Generation {
+    let name: ComponentName = component.parse().unwrap();
+    let mut generation = Generation::default();
+    generation.links.insert(name.clone(), format!("{component}-1-0"));
+    generation.files.insert(format!("units/{unit}"), text.as_bytes().to_vec());
+    generation.files.insert(format!("etc/{component}/digest"), digest.as_bytes().to_vec());
+    generation.units.insert(unit.to_owned(), name);
+    generation
+}
+
+fn service(probe: fn(&Context<'_>) -> anyhow::Result<Readiness>) -> Service {
+    Service {
+        name: "etcd",
+        title: "Start etcd",
+        unit: "etcd.service",
+        text: UnitText::Component("etcd"),
+        deadline: std::time::Duration::from_secs(20),
+        probe,
+        before_start: nothing_before,
+        hint: "look at its peers",
+    }
+}
+
+#[test]
+fn a_service_on_a_bare_host_is_written_enabled_and_started_once() {
+    let bed = Bed::new();
+    let step = service(|_| Ok(Readiness::Ready));
+    let unit = format!("write /etc/systemd/system/etcd.service ({} B)", UNIT.len());
+    assert_eq!(bed.changes(&step), [unit.as_str(), "enable etcd.service", "start etcd.service"]);
+    bed.settles(&step);
+    let commands = bed.host.fake().commands();
+    assert!(commands.iter().all(|command| command.starts_with("systemctl show")), "{commands:?}");
+}
+
+#[test]
+fn a_service_is_restarted_when_it_was_started_with_another_configuration() {
+    let mut bed = Bed::new();
+    let step = service(|_| Ok(Readiness::Ready));
+    step.apply(&bed.context()).unwrap();
+    bed.desired = generation("etcd", "etcd.service", UNIT, "digest-2");
+    bed.script_systemd("digest-2");
+    assert_eq!(bed.changes(&step), ["restart etcd.service with its new configuration"]);
+    bed.settles(&step);
+}
+
+#[test]
+fn a_service_that_does_not_get_ready_says_why_and_shows_its_journal() {
+    let bed = Bed::new();
+    bed.host.fake().on("journalctl --unit etcd.service", Reply::ok("cannot reach peer m2\n"));
+    let step = service(|_| anyhow::bail!("no leader"));
+    let error = step.apply(&bed.context()).unwrap_err();
+    let text = crate::report::render(&error);
+    for part in ["etcd.service did not become ready", "cannot reach peer m2", "no leader", "look at its peers"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_service_that_runs_but_is_not_ready_is_waited_for_not_restarted() {
+    let bed = Bed::new();
+    service(|_| Ok(Readiness::Ready)).apply(&bed.context()).unwrap();
+    let step = service(|context| {
+        let waited = context.host.monotonic() > std::time::Duration::from_secs(5);
+        Ok(if waited { Readiness::Ready } else { Readiness::NotYet("no leader yet".to_owned()) })
+    });
+    assert_eq!(bed.changes(&step), ["wait until etcd.service is ready (no leader yet)"]);
+    bed.host.fake().clear();
+    step.apply(&bed.context()).unwrap();
+    assert!(bed.host.fake().commands().iter().all(|command| command.starts_with("systemctl show")));
+}
+
+#[test]
+fn the_proxy_asks_nginx_before_it_is_started_and_never_overwrites_the_agents_list() {
+    let mut bed = Bed::new();
+    bed.desired = generation("nginx", "sealift-proxy.service", UNIT, "digest-1");
+    let nginx = "/opt/sealift/current/nginx/bin/nginx -t";
+    bed.host.fake().on(nginx, Reply::fail(1, "unknown directive"));
+    let error = format!("{:#}", Proxy.apply(&bed.context()).unwrap_err());
+    assert!(error.contains("unknown directive"), "{error}");
+    assert!(!bed.host.fake().commands().iter().any(|command| command.contains("restart")), "started all the same");
+
+    let backends = bed.host.read_text(Path::new(super::proxy::BACKENDS)).unwrap().unwrap();
+    assert_eq!(backends, "server 192.0.2.1:6443 max_fails=1 fail_timeout=10s;\n");
+    bed.put(super::proxy::BACKENDS, "server 192.0.2.9:6443 down;\n");
+    assert!(bed.changes(&Proxy).iter().all(|change| !change.contains("backends")));
+}
+
+#[test]
+fn certificates_are_made_once() {
+    let bed = Bed::new();
+    bed.settles(&Pki);
+    let key = bed.host.entry(Path::new("/etc/sealift/pki/ca.key")).unwrap().unwrap();
+    assert_eq!(key.mode, 0o600);
+}
+
+#[test]
+fn kernel_settings_are_written_and_set_where_they_are_this_hosts() {
+    let bed = Bed::new();
+    bed.put("/proc/sys/net/ipv4/ip_forward", "0\n");
+    bed.put("/proc/sys/kernel/panic", "0\n");
+    bed.put("/proc/sys/fs/inotify/max_user_watches", "1048576\n");
+    assert!(bed.changes(&HostSettings).contains(&"set net.ipv4.ip_forward to 1 (is 0)".to_owned()));
+    bed.settles(&HostSettings);
+    let file = bed.host.read_text(Path::new("/etc/sysctl.d/99-sealift.conf")).unwrap().unwrap();
+    assert!(file.contains("net.ipv4.ip_forward = 1\n") && file.contains("kernel.panic = 10\n"), "{file}");
+    assert!(!file.contains("max_user_watches"), "a higher value must not be lowered: {file}");
+    assert!(!file.contains("bridge"), "a key this kernel does not have: {file}");
+}
+
+#[test]
+fn a_container_sets_only_its_own_network_and_reports_the_rest() {
+    let mut bed = Bed::new();
+    bed.facts.container = Some("systemd-nspawn".to_owned());
+    bed.put("/proc/sys/net/ipv4/ip_forward", "0\n");
+    bed.put("/proc/sys/kernel/panic", "0\n");
+    HostSettings.apply(&bed.context()).unwrap();
+    assert_eq!(bed.host.sysctl("kernel.panic").unwrap().unwrap(), "0");
+    let Check::Kept(reason) = HostSettings.check(&bed.context()).unwrap() else { panic!("not reported") };
+    assert!(reason.contains("kernel.panic = 0 (wanted 10)"), "{reason}");
+    assert!(!bed.host.read_text(Path::new("/etc/sysctl.d/99-sealift.conf")).unwrap().unwrap().contains("kernel.panic"));
+}
+
+#[test]
+fn foreign_command_line_files_are_left_alone() {
+    let mut bed = Bed::new();
+    bed.desired = generation("kubectl", "none.service", "", "digest-1");
+    bed.put("/usr/local/bin/kubectl", "#!/bin/sh\n");
+    bed.put("/etc/crictl.yaml", "runtime-endpoint: unix:///run/crio.sock\n");
+    bed.settles(&CommandLine);
+    assert_eq!(bed.host.read_text(Path::new("/usr/local/bin/kubectl")).unwrap().unwrap(), "#!/bin/sh\n");
+    let Check::Kept(reason) = CommandLine.check(&bed.context()).unwrap() else { panic!("not reported") };
+    assert!(reason.contains("/usr/local/bin/kubectl") && reason.contains("/etc/crictl.yaml"), "{reason}");
+    assert_eq!(
+        bed.host.link_target(Path::new("/root/.kube/config")).unwrap(),
+        Some(PathBuf::from("/etc/sealift/admin.conf"))
+    );
+}
+
+#[test]
+fn preflight_gives_all_findings_at_once_and_its_own_exit_code() {
+    let mut bed = Bed::new();
+    bed.facts.tools.remove("nft");
+    bed.facts.memory_mib = 512;
+    bed.node.address = "192.0.2.77".parse().unwrap();
+    bed.facts.listening.insert((6443, "0.0.0.0".parse().unwrap()));
+    bed.host.fake().on("ss ", Reply::ok("LISTEN 0 9 *:6443 *:* users:((\"haproxy\",pid=42,fd=3))\n"));
+    bed.put("/etc/kubernetes/admin.conf", "x");
+    bed.put("/usr/lib/systemd/system/etcd.service", "[Service]\nExecStart=/usr/bin/etcd\n");
+    let error = Preflight.check(&bed.context()).unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Preflight);
+    let text = format!("{error:#}");
+    for part in ["`nft`", "512 MiB", "192.0.2.77", "port 6443", "haproxy", "/etc/kubernetes", "etcd.service"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    assert!(bed.host.fake().operations().iter().all(|operation| operation.starts_with("run ss ")));
+}
+
+#[test]
+fn preflight_welcomes_a_host_that_already_runs_sealift() {
+    let mut bed = Bed::new();
+    bed.facts.listening.insert((2379, "127.0.0.1".parse().unwrap()));
+    bed.host.fake().on("ss ", Reply::ok("LISTEN 0 9 127.0.0.1:2379 *:* users:((\"etcd\",pid=42,fd=3))\n"));
+    bed.put("/proc/42/cgroup", "0::/system.slice/etcd.service\n");
+    bed.put("/etc/sealift/pki/ca.crt", "x");
+    bed.put("/var/lib/etcd/member/snap", "x");
+    bed.put("/etc/systemd/system/etcd.service", UNIT);
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
+    bed.put("/proc/42/cgroup", "0::/system.slice/other.service\n");
+    assert!(Preflight.check(&bed.context()).is_err());
+}
+
+#[test]
+fn preflight_reports_the_limits_of_a_container_and_goes_on() {
+    let mut bed = Bed::new();
+    bed.facts.container = Some("systemd-nspawn".to_owned());
+    bed.facts.nofile = 20_000;
+    bed.facts.oom_score_adj = false;
+    let Check::Kept(limits) = Preflight.check(&bed.context()).unwrap() else { panic!("not reported") };
+    assert!(limits.contains("systemd-nspawn") && limits.contains("20000") && limits.contains("OOM"), "{limits}");
+}
+
+#[test]
+fn a_container_has_no_kernel_of_its_own_and_a_machine_keeps_its() {
+    let mut bed = Bed::new();
+    assert!(
+        matches!(kernel::Kernel.check(&bed.context()).unwrap(), Check::Kept(reason) if reason.contains("6.1.0-40"))
+    );
+    bed.facts.container = Some("lxc".to_owned());
+    let check = kernel::Kernel.check(&bed.context()).unwrap();
+    assert!(matches!(check, Check::Skipped(reason) if reason.contains("shares the machine's kernel")));
+    assert!(matches!(os_packages::OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+}
