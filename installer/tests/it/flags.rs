@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bundle::component::Role;
+use installer::facts::Cgroup;
 use serde::Deserialize;
 
-use crate::manifests::{self, Rendered, SETS, Shape};
+use crate::manifests::{self, Packets, Rendered, SETS, Shape};
 
 type Table = BTreeMap<String, BTreeMap<String, Window>>;
 
@@ -24,10 +26,10 @@ fn table() -> Table {
 
 fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
-    for (master, worker) in [(true, false), (true, true), (false, true)] {
-        for (cgroup, container) in [("v1", false), ("v1", true), ("v2", false)] {
-            for mode in ["iptables", "ipvs", "nftables"] {
-                shapes.push(Shape { master, worker, cgroup, mode, container });
+    for roles in [&[Role::Master][..], &[Role::Master, Role::Worker], &[Role::Worker], &[Role::Etcd]] {
+        for (cgroup, container) in [(Cgroup::V1, false), (Cgroup::V1, true), (Cgroup::V2, false)] {
+            for packets in [Packets::Iptables, Packets::Ipvs, Packets::Nftables] {
+                shapes.push(Shape { roles, cgroup, packets, container });
             }
         }
     }
@@ -138,9 +140,6 @@ fn every_flag_and_field_is_known_to_its_version() {
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for set in SETS {
         for shape in shapes() {
-            if shape.mode == "nftables" && part_of(set.kubernetes, "1.31").is_lt() {
-                continue;
-            }
             for file in manifests::render(set, shape) {
                 found.extend(problems(&table, &file));
                 seen.entry(file.component.clone()).or_default().extend(used(&file));

@@ -1,12 +1,16 @@
 //! The components as they lie in `manifests/components`, rendered for a version set and a kind of host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bundle::component::{Component, Kind, Role, Template, TemplateKind};
-use installer::render::Renderer;
+use bundle::{Architecture, Digest, Image};
+use installer::config::{ClusterConfig, role_name};
+use installer::context::variables;
+use installer::facts::{Cgroup, Facts, Modules, Os};
+use installer::generation::Generation;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// `manifests/` of the repository.
 pub(crate) fn directory() -> PathBuf {
@@ -49,11 +53,21 @@ impl Set {
 /// What differs between hosts as far as templates care.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    pub(crate) master: bool,
-    pub(crate) worker: bool,
-    pub(crate) cgroup: &'static str,
-    pub(crate) mode: &'static str,
+    /// As written in `cluster.toml`.
+    pub(crate) roles: &'static [Role],
+    pub(crate) cgroup: Cgroup,
+    /// Tools and modules for kube-proxy.
+    pub(crate) packets: Packets,
+    /// A container: limits are capped, sysctls belong to somebody else.
     pub(crate) container: bool,
+}
+
+/// What a host can do for services.
+#[derive(Clone, Copy)]
+pub(crate) enum Packets {
+    Iptables,
+    Ipvs,
+    Nftables,
 }
 
 /// One rendered file.
@@ -88,7 +102,7 @@ struct RecipeTemplate {
 }
 
 /// All components in one version set.
-pub(crate) fn components(set: Set) -> Vec<Component> {
+fn components(set: Set) -> Vec<Component> {
     let mut paths: Vec<PathBuf> =
         fs_err::read_dir(directory().join("components")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -117,59 +131,88 @@ fn component(path: &Path, set: Set) -> Component {
     }
 }
 
-/// The context of a host, as `installer` makes it.
-pub(crate) fn context(set: Set, shape: Shape) -> Value {
-    let versions: BTreeMap<String, &str> = components(set)
-        .iter()
-        .map(|component| (component.name.as_str().replace('-', "_"), set.version(component.name.as_str())))
-        .chain([("kubernetes".to_owned(), set.kubernetes)])
-        .collect();
-    json!({
-        "versions": versions,
-        "cluster": {
-            "name": "example", "domain": "cluster.local", "service_cidr": "10.96.0.0/16", "pod_cidr": "10.244.0.0/16",
-            "node_cidr_mask": 24, "api_service_ip": "10.96.0.1", "dns_ip": "10.96.0.10", "id": "0123456789ab",
-        },
-        "node": {
-            "name": "m1", "address": "192.0.2.1", "roles": [], "master": shape.master, "worker": shape.worker,
-            "cpus": 4, "memory_mib": 8192,
-        },
-        "masters": [{"name": "m1", "address": "192.0.2.1"}],
-        "etcd_members": [{"name": "m1", "address": "192.0.2.1"}],
-        "etcd": {
-            "name": "m1", "initial_cluster": "m1=https://192.0.2.1:2380", "initial_cluster_state": "new",
-            "initial_cluster_token": "example-0123456789ab", "endpoints": "https://192.0.2.1:2379",
-            "data_dir": "/var/lib/etcd", "wal_dir": if shape.container { json!("/srv/wal") } else { Value::Null },
-            "heartbeat_ms": 100, "election_ms": 1000, "quota_bytes": 2_147_483_648_u64,
-        },
-        "certificates": {"kubelet_minutes": 525_600},
-        "proxy": {"address": "127.0.0.1", "port": 8443},
-        "apiserver": {"port": 6443, "bind": "0.0.0.0"},
-        "pki": "/etc/sealift/pki",
-        "kubeconfig": "/etc/sealift/kubeconfig",
-        "secrets": "/etc/sealift/secrets",
-        "images": {"pause": format!("registry.example/pause:{}", set.pause)},
-        "host": {
-            "cgroup": shape.cgroup, "kernel": "6.1.0", "ip_vs": true, "nft": true, "nftables_ok": true,
-            "oom_score_adj": !shape.container, "nofile": if shape.container { 20_000 } else { 1_048_576 },
-            "resolv_conf": "/etc/resolv.conf", "modules_loadable": !shape.container, "conntrack_writable": !shape.container,
-        },
-        "kube_proxy": {"mode": shape.mode},
-    })
+/// All components as images of a bundle, blobs left out.
+fn images(set: Set) -> Vec<Image> {
+    let nothing = json!({"mediaType": "application/octet-stream", "digest": Digest::of(b""), "size": 0});
+    let image = |component: Component| {
+        let reference = (component.kind == Kind::Container)
+            .then(|| format!("registry.example/{}:{}", component.name, component.version));
+        let image = json!({
+            "component": component, "files": [], "reference": reference, "root": nothing, "manifest": Digest::of(b""),
+            "config": nothing, "layers": [], "blobs": [], "diff_id": Digest::of(b""),
+        });
+        serde_json::from_value(image).unwrap()
+    };
+    components(set).into_iter().map(image).collect()
 }
 
-/// Everything the components for a host render to.
+fn facts(shape: Shape) -> Facts {
+    let mut modules = Modules { can_load: !shape.container, ..Modules::default() };
+    let mut tools = BTreeMap::new();
+    match shape.packets {
+        Packets::Iptables => {}
+        Packets::Ipvs => modules.loadable = ["ip_vs", "ip_vs_rr"].map(ToOwned::to_owned).into(),
+        Packets::Nftables => {
+            modules.present = ["nf_tables".to_owned()].into();
+            tools.insert("nft".to_owned(), "1.0.6".to_owned());
+        }
+    }
+    let sysctls: &[&str] = if shape.container { &[] } else { &["net.netfilter.nf_conntrack_max"] };
+    Facts {
+        architecture: Some(Architecture::Amd64),
+        os: Os::default(),
+        kernel: "6.1.0".to_owned(),
+        container: shape.container.then(|| "systemd-nspawn".to_owned()),
+        systemd: true,
+        cgroup: shape.cgroup,
+        cpus: 4,
+        memory_mib: 8192,
+        disk_free_mib: 20_000,
+        addresses: vec![],
+        modules,
+        oom_score_adj: !shape.container,
+        nofile: if shape.container { 20_000 } else { 1 << 20 },
+        shared_sysctls: shape.container,
+        writable_sysctls: sysctls.iter().map(|name| (*name).to_owned()).collect(),
+        tools,
+        resolv_conf: "/etc/resolv.conf".into(),
+        nameserver: true,
+        listening: BTreeSet::new(),
+        swap: vec![],
+    }
+}
+
+fn config(shape: Shape) -> ClusterConfig {
+    let wal = if shape.container { "wal_dir = \"/srv/wal\"" } else { "" };
+    let roles: Vec<&str> = shape.roles.iter().map(|role| role_name(*role)).collect();
+    let text = format!(
+        "[cluster]\nname = \"example\"\n[etcd]\n{wal}\n\
+         [[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n\
+         [[node]]\nname = \"n1\"\naddress = \"192.0.2.2\"\nroles = {roles:?}\n"
+    );
+    ClusterConfig::parse(&text, Path::new("cluster.toml")).unwrap()
+}
+
+/// Everything a host gets, as the installer renders it.
 pub(crate) fn render(set: Set, shape: Shape) -> Vec<Rendered> {
-    let components = components(set);
-    let renderer = Renderer::new(&context(set, shape), &components).unwrap();
+    let (images, config) = (images(set), config(shape));
+    let node = &config.nodes[1];
+    let variables = variables(&config, node, &facts(shape), &images);
+    let generation =
+        Generation::render(&images, &node.roles, &variables).map_err(|error| format!("{error:#}")).unwrap();
     let mut rendered = Vec::new();
-    for component in &components {
+    for component in images.iter().map(|image| &image.component).filter(|component| node.roles.need(component)) {
         for template in &component.templates {
+            let name = template.name.as_str();
+            let text = match template.kind {
+                TemplateKind::Unit => generation.unit(name),
+                TemplateKind::Config => generation.config(component.name.as_str(), name),
+            };
             rendered.push(Rendered {
                 component: component.name.to_string(),
                 version: component.version.to_string(),
-                name: template.name.to_string(),
-                text: renderer.render(component, template).map_err(|error| format!("{error:#}")).unwrap(),
+                name: name.to_owned(),
+                text: String::from_utf8(text.unwrap().to_vec()).unwrap(),
             });
         }
     }

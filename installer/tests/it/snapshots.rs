@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::manifests::{self, SETS, Shape};
+use bundle::component::Role;
+use installer::facts::Cgroup;
+
+use crate::manifests::{self, Packets, SETS, Shape};
 
 fn texts(set: manifests::Set, shape: Shape) -> BTreeMap<String, String> {
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
@@ -16,7 +19,7 @@ fn texts(set: manifests::Set, shape: Shape) -> BTreeMap<String, String> {
 
 #[test]
 fn kubernetes_1_20_on_a_container_with_cgroups_v1() {
-    let shape = Shape { master: true, worker: false, cgroup: "v1", mode: "iptables", container: true };
+    let shape = Shape { roles: &[Role::Master], cgroup: Cgroup::V1, packets: Packets::Iptables, container: true };
     for (component, text) in texts(SETS[0], shape) {
         insta::assert_snapshot!(format!("1.20-{component}"), text);
     }
@@ -24,7 +27,7 @@ fn kubernetes_1_20_on_a_container_with_cgroups_v1() {
 
 #[test]
 fn kubernetes_1_37_on_a_machine_with_cgroups_v2() {
-    let shape = Shape { master: true, worker: false, cgroup: "v2", mode: "nftables", container: false };
+    let shape = Shape { roles: &[Role::Master], cgroup: Cgroup::V2, packets: Packets::Nftables, container: false };
     for (component, text) in texts(SETS[5], shape) {
         insta::assert_snapshot!(format!("1.37-{component}"), text);
     }
