@@ -6,6 +6,7 @@
 
 pub mod backends;
 pub mod cni;
+pub mod images;
 pub mod network;
 pub mod packet_filter;
 mod probe;
@@ -26,9 +27,11 @@ use crate::config::ClusterConfig;
 use crate::context::CURRENT;
 use crate::engine::interrupted;
 use crate::event::{Event, Events};
+use crate::generation::current_images;
 use crate::host::{Command, Host};
 use crate::kubeapi::{Client, Credentials, Limits};
 use crate::pki::{Inspection, KUBELET_CLIENT, files};
+use crate::steps::images::reimport;
 use backends::Backends;
 use cni::Bridge;
 use network::Network;
@@ -43,6 +46,8 @@ const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443)
 const PERIOD: Duration = Duration::from_secs(2);
 /// Between two looks at the API and at this host's network.
 const NETWORK_PERIOD: Duration = Duration::from_secs(10);
+/// Between two looks at containerd's images.
+const IMAGES_PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs until a signal asks it to stop.
 pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
@@ -54,11 +59,12 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
         reloaded: None,
         told: None,
         ruleset: String::new(),
-        trouble: [const { String::new() }; 3],
+        trouble: [const { String::new() }; 4],
     };
     let restored = agent.restore();
     agent.report(Part::Network, restored);
     let mut looked: Option<Instant> = None;
+    let mut counted = Instant::now();
     while !interrupted() {
         let proxy = agent.keep_proxy();
         agent.report(Part::Proxy, proxy);
@@ -67,6 +73,11 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
             // Until the first success it is worth trying again soon: the node waits for it.
             looked = network.is_ok().then(Instant::now);
             agent.report(Part::Network, network);
+        }
+        if counted.elapsed() >= IMAGES_PERIOD {
+            counted = Instant::now();
+            let images = agent.keep_images();
+            agent.report(Part::Images, images);
         }
         pause(PERIOD)?;
     }
@@ -79,6 +90,7 @@ enum Part {
     Proxy,
     Network,
     Bridge,
+    Images,
 }
 
 /// The node itself: the kubelet's certificate.
@@ -96,7 +108,7 @@ struct Agent<'a> {
     /// The packet filter rules as last loaded.
     ruleset: String,
     /// What was last said about each part.
-    trouble: [String; 3],
+    trouble: [String; 4],
 }
 
 impl Agent<'_> {
@@ -260,6 +272,18 @@ impl Agent<'_> {
                 cni::BRIDGE
             ),
         }
+    }
+
+    fn keep_images(&self) -> Result<()> {
+        let Some(present) = current_images(self.host)?.filter(|present| images::must_be_kept(present)) else {
+            return Ok(());
+        };
+        let (config, name) = (self.config()?, self.node_name()?);
+        let Some(node) = config.nodes.iter().find(|node| node.name == name) else { return Ok(()) };
+        for reference in reimport(self.host, &present, &node.roles)? {
+            self.note(format!("imported image {reference} again: it had been deleted"));
+        }
+        Ok(())
     }
 
     /// The version of the CNI plugins in use, from the name of their directory in the store (`cni-VERSION-DIGEST`).

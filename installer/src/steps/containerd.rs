@@ -1,11 +1,12 @@
 //! containerd, the container runtime.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::service::{Readiness, Service, UnitText, nothing_before};
-use crate::context::Context;
+use crate::context::{CURRENT, Context};
 use crate::host::Command;
 
 /// The step.
@@ -23,13 +24,13 @@ pub fn step() -> Service {
 }
 
 /// `ctr` of the bundle, in the namespace of Kubernetes.
-pub fn ctr(context: &Context<'_>) -> Command {
-    Command::new(context.program("containerd", "bin/ctr")).arg("--namespace=k8s.io")
+pub fn ctr() -> Command {
+    Command::new(Path::new(CURRENT).join("containerd/bin/ctr")).arg("--namespace=k8s.io")
 }
 
 /// Both the daemon and its CRI plugin must be up: containerd runs on without a plugin that failed.
 fn answers(context: &Context<'_>) -> Result<Readiness> {
-    let finished = context.host.try_run(&ctr(context).args(["plugins", "list"]))?;
+    let finished = context.host.try_run(&ctr().args(["plugins", "list"]))?;
     if !finished.success() {
         return Ok(Readiness::NotYet(finished.tail()));
     }

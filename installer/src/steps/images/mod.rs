@@ -18,7 +18,9 @@ use self::listing::Known;
 use self::stream::LayoutStream;
 use super::containerd::ctr;
 use super::file;
+use crate::config::Roles;
 use crate::context::Context;
+use crate::host::Host;
 use crate::step::{Change, Check, Step};
 
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
@@ -65,7 +67,7 @@ impl Step for Images {
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
-        let known = known(context);
+        let known = known(context.host);
         let mut changes = Vec::new();
         for wanted in wanted(context) {
             match wanted.state(&known) {
@@ -81,37 +83,59 @@ impl Step for Images {
     }
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
-        let known = known(context);
+        let known = known(context.host);
         let wanted = wanted(context);
         let total = wanted.len() as u64;
         for (done, wanted) in (0..).zip(&wanted) {
             context.progress(done, total, "images");
             let state = wanted.state(&known);
             if state == State::Missing {
-                import(context, wanted.reference, wanted.image)
+                import(context.host, wanted.reference, wanted.image)
                     .with_context(|| format!("importing image `{}`", wanted.reference))?;
             }
             if state != State::Good {
-                context.host.run(&ctr(context).args(["images", "label", wanted.reference, PINNED]))?;
+                context.host.run(&ctr().args(["images", "label", wanted.reference, PINNED]))?;
             }
         }
         Ok(())
     }
 }
 
+/// Imports again what containerd has lost of a generation's images: kubelets before 1.29 do not know pinned images and may
+/// throw them away. Says which. Called by `installer agent`; nothing happens while containerd does not run.
+pub fn reimport(host: &Host, images: &[Image], roles: &Roles) -> Result<Vec<String>> {
+    let mut imported = Vec::new();
+    if !host.try_run(&ctr().args(["images", "list", "--quiet"]))?.success() {
+        return Ok(imported);
+    }
+    let known = known(host);
+    for wanted in wanted_by(images, roles) {
+        if wanted.state(&known) == State::Missing {
+            import(host, wanted.reference, wanted.image)
+                .with_context(|| format!("importing image `{}`", wanted.reference))?;
+            host.run(&ctr().args(["images", "label", wanted.reference, PINNED]))?;
+            imported.push(wanted.reference.to_owned());
+        }
+    }
+    Ok(imported)
+}
+
 /// The container images that this host's roles need.
 fn wanted<'a>(context: &Context<'a>) -> Vec<Wanted<'a>> {
-    let images: &'a [Image] = context.images;
+    wanted_by(context.images, context.roles)
+}
+
+fn wanted_by<'a>(images: &'a [Image], roles: &Roles) -> Vec<Wanted<'a>> {
     images
         .iter()
-        .filter(|image| image.component.kind == Kind::Container && context.roles.need(&image.component))
+        .filter(|image| image.component.kind == Kind::Container && roles.need(&image.component))
         .filter_map(|image| Some(Wanted { reference: image.reference.as_deref()?, image }))
         .collect()
 }
 
 /// What containerd has; nothing while it does not run, so that a plan on a bare host lists all images.
-fn known(context: &Context<'_>) -> BTreeMap<String, Known> {
-    let ask = |what: &str| match context.host.try_run(&ctr(context).args(["images", what])) {
+fn known(host: &Host) -> BTreeMap<String, Known> {
+    let ask = |what: &str| match host.try_run(&ctr().args(["images", what])) {
         Ok(finished) if finished.success() => finished.text(),
         _ => String::new(),
     };
@@ -125,7 +149,7 @@ pub fn blob_path(digest: &bundle::Digest) -> PathBuf {
     Path::new("/opt/sealift/store/blobs").join(digest.hex())
 }
 
-fn import(context: &Context<'_>, reference: &str, image: &Image) -> Result<()> {
+fn import(host: &Host, reference: &str, image: &Image) -> Result<()> {
     let root = &image.root;
     let index = serde_json::json!({
         "schemaVersion": 2,
@@ -140,11 +164,10 @@ fn import(context: &Context<'_>, reference: &str, image: &Image) -> Result<()> {
     let mut stream = LayoutStream::new(index.to_string().as_bytes());
     for blob in &image.blobs {
         let path = blob_path(&blob.digest);
-        let content =
-            context.host.open(&path)?.with_context(|| format!("the store has no blob `{}`", path.display()))?;
+        let content = host.open(&path)?.with_context(|| format!("the store has no blob `{}`", path.display()))?;
         stream.blob(blob.digest, blob.size, Box::new(content));
     }
-    let command = ctr(context).args(["images", "import", "-"]).timeout(Duration::from_mins(15));
-    context.host.feed(&command, &mut stream.end())?;
+    let command = ctr().args(["images", "import", "-"]).timeout(Duration::from_mins(15));
+    host.feed(&command, &mut stream.end())?;
     Ok(())
 }
