@@ -1,5 +1,5 @@
 //! Measures the format on real files: `speed make BUNDLE DIRECTORY...` packs directories as components into a bundle signed
-//! with the published test key; `speed verify BUNDLE` and `speed unpack BUNDLE DIRECTORY` read it (`-` is standard input).
+//! with the published test key; `speed verify BUNDLE`, `speed hash BUNDLE` and `speed unpack BUNDLE DIRECTORY` read it (`-` is standard input).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use bundle::component::{Kind, Role};
 use bundle::fake::{self, Fake, Key};
 use bundle::layer::{PackEntry, Source};
-use bundle::{Digest, Discard, Image, LayerPath, Sink, UnverifiedBundle};
+use bundle::{Digest, Discard, HashOnly, Image, LayerPath, Sink, UnverifiedBundle};
 
 type Failure = Box<dyn Error>;
 
@@ -20,8 +20,11 @@ fn main() -> Result<(), Failure> {
     match arguments.as_slice() {
         ["make", bundle, directories @ ..] => make(Path::new(bundle), directories),
         ["verify", bundle] => read(bundle, &mut Discard),
+        ["hash", bundle] => read(bundle, &mut HashOnly),
         ["unpack", bundle, into] => read(bundle, &mut Files(PathBuf::from(into))),
-        _ => Err("usage: speed make BUNDLE DIRECTORY... | verify BUNDLE | unpack BUNDLE DIRECTORY".into()),
+        _ => {
+            Err("usage: speed make BUNDLE DIRECTORY... | verify BUNDLE | hash BUNDLE | unpack BUNDLE DIRECTORY".into())
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::error::quote;
 use crate::name::{ComponentName, LayerPath, Version};
 
 /// What a host is for.
@@ -59,6 +60,22 @@ pub struct Component {
     /// OS packages, for [`Kind::Packages`]; one blob each, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Package>,
+}
+
+impl Component {
+    /// Names that become file names or arguments of `dpkg`, `rpm` and `modprobe` must not look like paths or options.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let module = |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let text = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/\\".contains(&byte));
+        let plain =
+            |name: &String| name.len() <= 255 && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let modules = self.modules.iter().find(|name| !plain(name) || !module(name));
+        let packages = self.packages.iter().flat_map(|package| [&package.name, &package.version, &package.file]);
+        match modules.or_else(|| packages.into_iter().find(|name| !plain(name) || !text(name))) {
+            Some(name) => Err(format!("`{}`", quote(name))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Where an artifact came from.

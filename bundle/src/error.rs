@@ -17,6 +17,9 @@ pub enum Error {
     /// The receiver of the content failed (disk full, for example).
     #[error("storing the content of the bundle failed")]
     Sink(#[source] io::Error),
+    /// Reading a file that is to be packed failed.
+    #[error("reading what goes into the bundle failed")]
+    Source(#[source] io::Error),
     /// Writing a bundle or a layer failed.
     #[error("writing failed")]
     Write(#[source] io::Error),
@@ -100,7 +103,14 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bundle refused: {}: expected {}, found {}", self.place, self.expected, self.found)
+        write!(f, "bundle refused: {}", self.statement())
+    }
+}
+
+impl Refusal {
+    /// Where, what was expected, what was found.
+    pub fn statement(&self) -> String {
+        format!("{}: expected {}, found {}", self.place, self.expected, self.found)
     }
 }
 

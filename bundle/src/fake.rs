@@ -9,6 +9,7 @@
 //! ```
 
 mod forge;
+mod forged;
 mod hostile;
 
 use std::collections::BTreeMap;

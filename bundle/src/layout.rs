@@ -212,7 +212,10 @@ impl Layout {
         let missing =
             |digest: &Digest| Error::Input(format!("blob `{digest}` is named by a manifest but was not given"));
         let mut fetch = |digest: &Digest, _: u64| metadata.get(digest).cloned().ok_or_else(|| missing(digest));
-        let contents = Contents::resolve(&index, &mut fetch)?;
+        let contents = Contents::resolve(&index, &mut fetch).map_err(|error| match error {
+            Error::Refused(refusal) => Error::Input(format!("the bundle would be refused: {}", refusal.statement())),
+            other => other,
+        })?;
         for (digest, size) in &contents.metadata_order {
             let found = contents.metadata.get(digest).map_or(0, Vec::len) as u64;
             if found != *size {

@@ -38,6 +38,6 @@ pub use oci::{DEB, Descriptor, Execution, RPM};
 pub use random::{BlobReader, BundleFile};
 pub use release::Release;
 pub use sign::{PublicKey, Trust};
-pub use sink::{Discard, Sink};
+pub use sink::{Discard, HashOnly, Sink};
 pub use unpack::Summary;
 pub use verified::{Bundle, UnverifiedBundle};

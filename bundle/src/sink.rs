@@ -54,3 +54,30 @@ impl Sink for Discard {
         Ok(())
     }
 }
+
+/// A sink that wants nothing: unpacking into it hashes every byte and decompresses none. It proves that the file is, bit for
+/// bit, what the trusted keys signed; that its layers obey the format is then only the signer's word ([`Discard`] checks it).
+#[derive(Debug, Default)]
+pub struct HashOnly;
+
+impl Sink for HashOnly {
+    fn begin(&mut self, _: &Image) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn directory(&mut self, _: &Image, _: &LayerPath) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: &Image, _: &LayerPath, _: u32, _: u64, _: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn symlink(&mut self, _: &Image, _: &LayerPath, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn blob(&mut self, _: &Image, _: &Digest, _: u64, _: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
+}

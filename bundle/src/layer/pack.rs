@@ -31,8 +31,8 @@ impl Source {
         match self {
             Self::Bytes(bytes) => Ok((Box::new(bytes.as_slice()), bytes.len() as u64)),
             Self::File(path) => {
-                let file = fs_err::File::open(path).map_err(Error::Read)?;
-                let size = file.metadata().map_err(Error::Read)?.len();
+                let file = fs_err::File::open(path).map_err(Error::Source)?;
+                let size = file.metadata().map_err(Error::Source)?.len();
                 Ok((Box::new(file), size))
             }
         }
@@ -54,7 +54,7 @@ impl Source {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::Read(error)),
+                Err(error) => return Err(Error::Source(error)),
             };
             if reader.count() > size {
                 break;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
 
-use bundle::component::{Kind, Role};
+use bundle::component::{Kind, Package, Role};
 use bundle::fake::{self, Fake, Key};
 use bundle::layer::{PackEntry, Source};
 use bundle::layout::{Blob, ImageSource, Layout};
 use bundle::{
-    Architecture, Bundle, BundleFile, Digest, Discard, Error, Image, LayerPath, Reason, Sink, UnverifiedBundle,
+    Architecture, Bundle, BundleFile, Digest, Discard, Error, HashOnly, Image, LayerPath, Reason, Sink,
+    UnverifiedBundle,
 };
 
 /// Keeps everything, and what it wants.
@@ -21,7 +22,8 @@ struct Memory {
 
 impl Memory {
     fn put(&mut self, key: String, value: Vec<u8>) {
-        assert!(self.entries.insert(key.clone(), value).is_none(), "{key} twice");
+        let twice = self.entries.insert(key, value);
+        assert!(twice.is_none(), "delivered twice: {twice:?}");
     }
 }
 
@@ -108,9 +110,10 @@ fn what_is_not_wanted_is_checked_but_not_delivered() {
     let summary = open(&fake, &bytes).unpack(&mut memory).unwrap();
     assert!(memory.entries.is_empty());
     assert_eq!(summary.images, 0);
+    open(&fake, &bytes).unpack(&mut HashOnly).unwrap();
     let last = fake::regions(&mut Cursor::new(&bytes)).unwrap().pop().unwrap();
     bytes[usize::try_from(last.content).unwrap()] ^= 1;
-    let error = open(&fake, &bytes).unpack(&mut memory).unwrap_err();
+    let error = open(&fake, &bytes).unpack(&mut HashOnly).unwrap_err();
     assert_eq!(error.refusal().unwrap().reason, Reason::Digest);
 }
 
@@ -229,6 +232,22 @@ fn the_writer_refuses_what_the_reader_would() {
     assert!(matches!(changed.write(io::sink(), &[]), Err(Error::Input(_))));
     let shorter = Layout::new(&release, vec![image(Architecture::Amd64, &bytes[1..])]).unwrap();
     assert!(matches!(shorter.write(io::sink(), &[]), Err(Error::Input(_))));
+    for (name, file) in
+        [("--force-all", "a.deb"), ("a", "../a.deb"), ("a", "/a.deb"), ("a", ""), ("a", ".."), ("a", "-i")]
+    {
+        let mut component = fake::component("packages", "1", Kind::Packages, &[Role::Master]).unwrap();
+        let (sha256, size) = (Digest::of(b"deb"), 3);
+        component.packages.push(Package {
+            name: name.into(),
+            version: "1:2-3".into(),
+            file: file.into(),
+            sha256,
+            size,
+        });
+        let source = vec![Source::Bytes(b"deb".to_vec())];
+        let image = ImageSource::packages(component, Architecture::Amd64, source).unwrap();
+        assert!(matches!(Layout::new(&release, vec![image]), Err(Error::Input(_))), "{name} {file}");
+    }
     let missing = Blob::bytes(b"not the root".to_vec());
     let container = fake::component("c", "1", Kind::Container, &[Role::Master]).unwrap();
     let descriptor = bundle::Descriptor {

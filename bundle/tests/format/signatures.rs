@@ -119,6 +119,16 @@ fn an_unsigned_bundle_can_be_inspected_but_not_verified() {
 }
 
 #[test]
+fn signatures_of_other_minisign_programs_are_brought_into_our_spelling() {
+    let ours = Key::Publisher.secret().unwrap().sign(b"index", "comment").unwrap();
+    let foreign =
+        ours.text().replace("sealift bundle signature", "signature from minisign secret key").replace('\n', "\r\n");
+    assert_eq!(Signature::normalise(&foreign).unwrap().text(), ours.text());
+    assert!(Signature::normalise(&foreign.replace("trusted comment: comment", "trusted comment: x\ty")).is_err());
+    assert!(Signature::normalise(&format!("{foreign}{}", "x".repeat(5000))).is_ok(), "what follows is not kept");
+}
+
+#[test]
 fn new_keys_sign_with_and_without_a_password() {
     let (secret, public) = generate_keypair(None).unwrap();
     let secret = SecretKey::parse(&secret, None).unwrap();
