@@ -240,3 +240,6 @@ pub fn undo(steps: &[Box<dyn Step>], context: &Context<'_>, journal: &mut Journa
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

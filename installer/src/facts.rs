@@ -16,6 +16,7 @@ pub const OWN_RESOLV_CONF: &str = "/etc/sealift/resolv.conf";
 
 /// Everything the plan and the templates need to know about the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
     /// Processor architecture; `None` when it is one Sealift does not know.
     pub architecture: Option<Architecture>,

@@ -9,6 +9,8 @@ mod command;
 mod fake;
 mod files;
 mod kernel;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

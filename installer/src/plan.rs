@@ -19,7 +19,7 @@ pub struct Steps {
 
 impl std::fmt::Debug for Steps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.preflight.iter().chain(&self.rest).map(|step| step.name())).finish()
+        f.debug_list().entries(self.preflight.iter().chain(&self.rest).map(AsRef::as_ref).map(Step::name)).finish()
     }
 }
 
@@ -42,7 +42,7 @@ pub struct Plan {
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.all().map(|step| step.name())).finish()
+        f.debug_list().entries(self.all().map(Step::name)).finish()
     }
 }
 

@@ -61,7 +61,7 @@ fn directory(host: &Host) -> Result<Vec<PublicKey>> {
     let mut keys = Vec::new();
     for name in host.list(directory)? {
         let path = directory.join(&name);
-        if !name.ends_with(".pub") {
+        if path.extension().is_none_or(|kind| kind != "pub") {
             continue;
         }
         if host.entry(&path)?.is_none_or(|entry| entry.kind != FileKind::Regular) {

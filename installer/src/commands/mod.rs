@@ -3,6 +3,8 @@
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 
+use crate::agent;
+use crate::approver;
 use crate::cli::{Cli, Command, Format};
 use crate::host::Host;
 use crate::output::Output;
@@ -44,8 +46,8 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit> {
         (Some(Command::Verify(arguments)), _) => verify(&host, &arguments, output),
         (Some(Command::Status(_)), _) => status(&host, output),
         (Some(Command::Resume(_)), _) => resume(&host, output, &Steps::of),
-        (Some(Command::Agent), _) => crate::agent::run(&host, output).map(|()| Exit::Done),
-        (Some(Command::Approver), _) => crate::approver::run(&host, output).map(|()| Exit::Done),
+        (Some(Command::Agent), _) => agent::run(&host, output).map(|()| Exit::Done),
+        (Some(Command::Approver), _) => approver::run(&host, output).map(|()| Exit::Done),
         (Some(Command::Completions { shell }), _) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "installer", &mut text);

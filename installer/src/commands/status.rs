@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::approver;
 use crate::context::CURRENT;
 use crate::generation::current_images;
 use crate::host::{Command, FileKind, Host};
@@ -22,6 +23,8 @@ struct Status {
     certificates: Vec<Certificate>,
     accepted: Option<serde_json::Value>,
     pending: Option<String>,
+    /// Certificate requests that are not approved, with the reasons.
+    requests: Vec<(String, String)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,6 +57,10 @@ pub fn status(host: &Host, output: &Output) -> Result<Exit> {
             let at = run.interrupted.map(|step| format!(", interrupted in step `{step}`")).unwrap_or_default();
             format!("a run that began at {} has not ended{at}", run.since)
         }),
+        requests: approver::pending(host)?
+            .into_iter()
+            .map(|request| (format!("{} by {} for {}", request.name, request.user, request.signer), request.reason))
+            .collect(),
     };
     if output.is_json() {
         output.json(&status);
@@ -80,6 +87,9 @@ fn show(status: &Status, output: &Output) {
     for Certificate { path, subject, days } in &status.certificates {
         let left = if *days < 0 { "EXPIRED".to_owned() } else { format!("{days} days") };
         output.line(&format!("  {:<52} {left:<10} {subject}", path.display()));
+    }
+    for (request, reason) in &status.requests {
+        output.line(&format!("certificate request {request} is left pending: {reason}"));
     }
     if let Some(pending) = &status.pending {
         output.line(&format!("pending: {pending}\nhint: `installer resume` goes on with it"));
@@ -109,7 +119,7 @@ fn certificates(host: &Host) -> Result<Vec<Certificate>> {
     for directory in ["/etc/sealift/pki", "/etc/sealift/pki/etcd", "/var/lib/kubelet/pki"] {
         for name in host.list(Path::new(directory))? {
             let path = Path::new(directory).join(&name);
-            let certificate = name.ends_with(".crt") || name.ends_with("-current.pem");
+            let certificate = path.extension().is_some_and(|kind| kind == "crt") || name.ends_with("-current.pem");
             if certificate && host.entry(&path)?.is_some_and(|entry| entry.kind != FileKind::Directory) {
                 paths.push(path);
             }

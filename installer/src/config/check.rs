@@ -1,6 +1,6 @@
 //! Reading `cluster.toml` strictly: what the types cannot say is checked here, and each error shows its line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -144,7 +144,7 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
 
 fn check_nodes(raw: Spanned<Vec<RawNode>>, cluster: &Cluster) -> Result<Vec<Node>, Wrong> {
     let list_span = raw.span();
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     let mut addresses = BTreeMap::new();
     let mut nodes = Vec::new();
     for raw in raw.into_inner() {
@@ -153,7 +153,7 @@ fn check_nodes(raw: Spanned<Vec<RawNode>>, cluster: &Cluster) -> Result<Vec<Node
             let message = "a node's name must be lower case: `a-z 0-9 - .`, at most 63 characters (RFC 1123)";
             return Err(Wrong(raw.name.span(), message.to_owned()));
         }
-        if names.insert(name.clone(), ()).is_some() {
+        if !names.insert(name.clone()) {
             return Err(Wrong(raw.name.span(), format!("two nodes are called `{name}`")));
         }
         let address = *raw.address.get_ref();
@@ -224,4 +224,78 @@ fn is_label(text: &str) -> bool {
         && edge(bytes.first())
         && edge(bytes.last())
         && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "[cluster]\nname = \"site\"\n\n[[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n";
+
+    fn wrong(text: &str) -> String {
+        ClusterConfig::parse(text, Path::new("/media/cluster.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults() {
+        let config = ClusterConfig::parse(GOOD, Path::new("x")).unwrap();
+        assert_eq!(config.cluster.domain, "cluster.local");
+        assert_eq!(config.api_service_ip().to_string(), "10.96.0.1");
+        assert_eq!(config.dns_ip().to_string(), "10.96.0.10");
+        assert_eq!(config.etcd, Etcd::default());
+        assert!(config.runs_etcd(&config.nodes[0]));
+    }
+
+    #[test]
+    fn dedicated_etcd_nodes_take_etcd_off_the_masters() {
+        let text = format!("{GOOD}\n[[node]]\nname = \"e1\"\naddress = \"192.0.2.2\"\nroles = [\"etcd\"]\n");
+        let config = ClusterConfig::parse(&text, Path::new("x")).unwrap();
+        let members: Vec<&str> = config.etcd_members().iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(members, ["e1"]);
+    }
+
+    #[test]
+    fn an_unknown_key_shows_its_line() {
+        insta::assert_snapshot!(wrong(&GOOD.replace("address", "adress")));
+    }
+
+    #[test]
+    fn an_address_inside_a_cluster_network_shows_its_line() {
+        insta::assert_snapshot!(wrong(&GOOD.replace("192.0.2.1", "10.244.3.1")));
+    }
+
+    #[test]
+    fn host_bits_show_their_line() {
+        insta::assert_snapshot!(wrong(&GOOD.replace("\n\n", "\npod_cidr = \"10.200.1.0/16\"\n\n")));
+    }
+
+    #[test]
+    fn everything_else_that_is_wrong() {
+        let second = |text: &str| format!("{GOOD}\n[[node]]\n{text}\n");
+        for (text, message) in [
+            (GOOD.replace("\"site\"", "\"Site\""), "the cluster's name must be"),
+            (GOOD.replace("[\"master\"]", "[\"worker\"]"), "no node has the role `master`"),
+            (GOOD.replace("[\"master\"]", "[]"), "at least one role"),
+            (GOOD.replace("[\"master\"]", "[\"master\", \"master\"]"), "each named once"),
+            (GOOD.replace("[\"master\"]", "[\"boss\"]"), "unknown variant `boss`"),
+            (GOOD.replace("\"m1\"", "\"M1\""), "lower case"),
+            (GOOD.replace("192.0.2.1", "2001:db8::1"), "IPv6 is not supported yet"),
+            (GOOD.replace("192.0.2.1", "127.0.0.1"), "cannot be the address of a node"),
+            (GOOD.replace("192.0.2.1", "master.example"), "invalid IP address"),
+            (second("name = \"m1\"\naddress = \"192.0.2.2\"\nroles = [\"worker\"]"), "two nodes are called `m1`"),
+            (second("name = \"m2\"\naddress = \"192.0.2.1\"\nroles = [\"worker\"]"), "already the address of `m1`"),
+            (GOOD.replace("\n\n", "\npod_cidr = \"10.96.0.0/17\"\n\n"), "overlap"),
+            (GOOD.replace("\n\n", "\npod_cidr = \"10.200.0.0/28\"\n\n"), "between /8 and /24"),
+            (format!("{GOOD}[etcd]\nheartbeat_ms = 500\nelection_ms = 1000\n"), "five times heartbeat_ms"),
+            (format!("{GOOD}[etcd]\ndata_dir = \"etcd\"\n"), "absolute paths"),
+            (format!("{GOOD}[etcd]\nwal_dir = \"/srv/../etc\"\n"), "absolute paths"),
+            (format!("{GOOD}[kernel]\npolicy = \"newest\"\n"), "unknown variant `newest`"),
+            (format!("{GOOD}[certificates]\nleaf_hours = 0\n"), "at least 1"),
+            ("[cluster]\nname = \"site\"\n".to_owned(), "missing field `node`"),
+        ] {
+            let found = wrong(&text);
+            assert!(found.contains(message), "expected `{message}`, found:\n{found}");
+        }
+    }
 }

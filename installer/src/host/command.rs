@@ -38,7 +38,7 @@ impl Command {
             args: Vec::new(),
             env: Vec::new(),
             input: None,
-            timeout: Duration::from_mins(2),
+            timeout: Duration::from_secs(120),
         }
     }
 
@@ -162,7 +162,8 @@ impl Finished {
         } else {
             format!("failed with exit code {}", self.code)
         };
-        if tail.is_empty() { bail!("`{command}` {how}") } else { bail!("`{command}` {how}: {tail}") }
+        let tail = if tail.is_empty() { tail } else { format!(": {tail}") };
+        bail!("`{command}` {how}{tail}")
     }
 }
 

@@ -92,7 +92,7 @@ impl Host {
         for entry in entries {
             let name = entry?.file_name();
             let name = name.into_string().map_err(|name| {
-                anyhow::anyhow!("`{}` has an entry whose name is not UTF-8: {name:?}", path.display())
+                anyhow::anyhow!("`{}` has an entry whose name is not UTF-8: {}", path.display(), name.display())
             })?;
             names.push(name);
         }
@@ -264,13 +264,11 @@ impl Host {
         let created = !self.exists(path)?;
         self.operation("reserve", path)?;
         let file = fs_err::OpenOptions::new().append(true).create(true).mode(mode).open(self.real_path(path))?;
-        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
-            Err(rustix::io::Errno::NOSPC) => {
-                return Err(io::Error::from(rustix::io::Errno::NOSPC))
-                    .with_context(|| format!("setting {} MiB aside for `{}`", bytes >> 20, path.display()));
-            }
-            // Not every file system can; then the file grows as it is written.
-            Ok(()) | Err(_) => {}
+        // Not every file system can; then the file grows as it is written.
+        let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes);
+        if reserved == Err(rustix::io::Errno::NOSPC) {
+            return Err(io::Error::from(rustix::io::Errno::NOSPC))
+                .with_context(|| format!("setting {} MiB aside for `{}`", bytes >> 20, path.display()));
         }
         self.sync(&file)?;
         if created { self.sync_dir(parent) } else { Ok(()) }

@@ -1,0 +1,172 @@
+//! The engine with steps that do as a test says.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use bundle::Digest;
+
+use super::*;
+use crate::config::{ClusterConfig, Roles};
+use crate::event::Recorded;
+use crate::facts::tests::debian;
+use crate::generation::Generation;
+use crate::host::Host;
+use crate::report::exit_of;
+use crate::step::Target;
+
+const CLUSTER: &str =
+    "[cluster]\nname = \"t\"\n[[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n";
+
+/// Answers checks from a list, the last one for ever.
+struct Scripted {
+    name: &'static str,
+    checks: Vec<Check>,
+    asked: Cell<usize>,
+}
+
+impl Scripted {
+    fn boxed(name: &'static str, checks: impl IntoIterator<Item = Check>) -> Box<dyn Step> {
+        Box::new(Self { name, checks: checks.into_iter().collect(), asked: Cell::new(0) })
+    }
+}
+
+impl Step for Scripted {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn title(&self) -> &'static str {
+        "A step of a test"
+    }
+
+    fn touches(&self, _: &Context<'_>) -> Result<Vec<Target>> {
+        Ok(vec![Target::File(PathBuf::from("/etc/step").join(self.name))])
+    }
+
+    fn check(&self, _: &Context<'_>) -> Result<Check> {
+        let asked = self.asked.replace(self.asked.get() + 1);
+        Ok(self.checks[asked.min(self.checks.len() - 1)].clone())
+    }
+
+    fn apply(&self, context: &Context<'_>) -> Result<()> {
+        context.host.write(&Path::new("/etc/step").join(self.name), b"applied", 0o644)
+    }
+}
+
+fn needed() -> Check {
+    Check::Needed(vec![Change::new("write it")])
+}
+
+/// Runs steps with a journal on a host that is a directory, and lets a test look.
+fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<Summary>, &[Event])) {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::under(dir.path());
+    let config = ClusterConfig::parse(CLUSTER, Path::new("x")).unwrap();
+    let (facts, roles, desired, events) =
+        (debian(), config.nodes[0].roles.clone(), Generation::default(), Recorded::default());
+    let context = Context {
+        host: &host,
+        events: &events,
+        config: &config,
+        node: &config.nodes[0],
+        roles: &Roles::new(roles.iter()),
+        facts: &facts,
+        components: &[],
+        images: &[],
+        desired: &desired,
+        step: "",
+    };
+    let log = Log::new(&host);
+    let digest = Digest::of(b"x");
+    let inputs = Inputs { index: digest, config: digest, roles: "master".to_owned(), installer: digest };
+    let mut record = Record { journal: Journal::read(&host).unwrap(), inputs, config: CLUSTER.to_owned(), log: &log };
+    let result = run(steps, &context, Some(&mut record), Numbering { before: 0, total: steps.len() });
+    look(&host, &context, result, &events.events());
+}
+
+#[test]
+fn a_run_without_changes_leaves_no_trace() {
+    let steps = [
+        Scripted::boxed("a", [Check::Done]),
+        Scripted::boxed("b", [Check::Kept("it is good".to_owned())]),
+        Scripted::boxed("c", [Check::Skipped("not here".to_owned())]),
+    ];
+    with(&steps, |host, _, result, events| {
+        assert_eq!(result.unwrap().changes, 0);
+        assert_eq!(host.fake().operations(), Vec::<String>::new());
+        assert_eq!(events.len(), 6, "{events:?}");
+    });
+}
+
+#[test]
+fn a_step_is_done_only_when_its_check_says_so_afterwards() {
+    with(&[Scripted::boxed("a", [needed()]), Scripted::boxed("b", [Check::Done])], |host, _, result, _| {
+        let error = format!("{:#}", result.unwrap_err());
+        assert_eq!(error, "step `a` failed: was applied, and still needed afterwards: write it");
+        let pending = Journal::read(host).unwrap().pending().unwrap();
+        assert_eq!(pending.interrupted.as_deref(), Some("a"));
+    });
+}
+
+#[test]
+fn waiting_stops_the_run_without_failing_it() {
+    let steps = [
+        Scripted::boxed("a", [needed(), Check::Done]),
+        Scripted::boxed("etcd", [needed(), Check::Waiting("a second member".to_owned())]),
+        Scripted::boxed("kubelet", [needed(), Check::Done]),
+    ];
+    with(&steps, |host, _, result, events| {
+        let summary = result.unwrap();
+        assert_eq!(summary.waiting.as_deref(), Some("step `etcd`: a second member"));
+        assert_eq!(summary.changes, 2);
+        assert!(!host.exists(Path::new("/etc/step/kubelet")).unwrap());
+        assert!(matches!(events.last(), Some(Event::StepFinished { outcome: Outcome::Waiting, .. })));
+        assert_eq!(Journal::read(host).unwrap().pending().unwrap().applied, ["a"]);
+    });
+}
+
+#[test]
+fn preflight_has_its_own_exit_code() {
+    struct Refuses;
+    impl Step for Refuses {
+        fn name(&self) -> &'static str {
+            "preflight"
+        }
+        fn title(&self) -> &'static str {
+            "Look at the host"
+        }
+        fn check(&self, _: &Context<'_>) -> Result<Check> {
+            bail!("no systemd")
+        }
+        fn apply(&self, _: &Context<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+    with(&[Box::new(Refuses)], |host, _, result, _| {
+        assert_eq!(exit_of(&result.unwrap_err()), Exit::Preflight);
+        assert_eq!(host.fake().operations(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn undo_puts_back_what_the_steps_touched() {
+    let steps = [Scripted::boxed("a", [needed(), Check::Done]), Scripted::boxed("b", [needed(), Check::Done])];
+    with(&steps, |host, context, result, _| {
+        result.unwrap();
+        assert!(host.exists(Path::new("/etc/step/a")).unwrap() && host.exists(Path::new("/etc/step/b")).unwrap());
+        let mut journal = Journal::read(host).unwrap();
+        assert_eq!(undo(&steps, context, &mut journal).unwrap(), Vec::<String>::new());
+        assert_eq!(host.list(Path::new("/etc/step")).unwrap(), Vec::<String>::new());
+        let operations = host.fake().operations();
+        let removed: Vec<&String> = operations.iter().filter(|operation| operation.starts_with("remove")).collect();
+        assert_eq!(removed, ["remove /etc/step/b", "remove /etc/step/a"], "last first");
+    });
+}
+
+#[test]
+fn readers_keep_going_over_events_they_do_not_know() {
+    let event: Event = serde_json::from_str(r#"{"event":"of-next-year","x":1}"#).unwrap();
+    assert_eq!(event, Event::Unknown);
+    let known = Event::Progress { step: "store".to_owned(), done: 1, total: 2, unit: "bytes".to_owned() };
+    assert_eq!(serde_json::from_str::<Event>(&serde_json::to_string(&known).unwrap()).unwrap(), known);
+}
