@@ -4,6 +4,7 @@
 //! truth about the cluster after bootstrap. Who acts before any permission exists is [`administrator`].
 
 pub mod ensure;
+pub mod etcd;
 pub mod rbac;
 pub mod record;
 #[cfg(test)]

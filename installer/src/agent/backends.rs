@@ -6,7 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::host::Host;
 
 /// The file that nginx includes; `sealift-proxy` is reloaded when it changes.
 pub const FILE: &str = "/var/lib/sealift/agent/backends.conf";
@@ -109,4 +114,17 @@ impl Backends {
             text
         }))
     }
+}
+
+/// The list as nginx has it, for `status`: address and whether it is up.
+pub fn read(host: &Host) -> Result<Vec<(SocketAddr, bool)>> {
+    let text = host.read_text(Path::new(FILE))?.unwrap_or_default();
+    Ok(text
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.trim().trim_end_matches(';').split_whitespace().collect();
+            let address = words.strip_prefix(&["server"])?.first()?.parse().ok()?;
+            Some((address, !words.contains(&"down")))
+        })
+        .collect())
 }

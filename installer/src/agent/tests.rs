@@ -10,6 +10,7 @@ use super::network::Network;
 use super::packet_filter::ruleset;
 use super::routes;
 use crate::cluster::Record;
+use crate::host::Host;
 use crate::kubeapi::Error;
 
 const CONFIG: &str = r#"
@@ -161,6 +162,11 @@ fn a_master_goes_down_after_three_failures_and_comes_back_after_two_successes() 
         backends.text().unwrap(),
         "server 10.9.0.1:6443 max_fails=1 fail_timeout=10s down;\nserver 10.9.0.2:6443 max_fails=1 fail_timeout=10s;\n"
     );
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::under(directory.path());
+    host.create_dir("/var/lib/sealift/agent".as_ref(), 0o700).unwrap();
+    host.write(super::backends::FILE.as_ref(), backends.text().unwrap().as_bytes(), 0o644).unwrap();
+    assert_eq!(super::backends::read(&host).unwrap(), [(address(1), false), (address(2), true)]);
     backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
     backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Ready)]));
     backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));

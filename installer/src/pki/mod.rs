@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod kubeconfig;
 pub mod leaf;
 pub mod secrets;
+pub mod status;
 pub mod tokens;
 
 use std::fmt;

@@ -272,3 +272,20 @@ fn a_node_that_has_joined_keeps_its_spent_token() {
     host.write(KUBELET_CLIENT.as_ref(), (kubelet.certificate + kubelet.key.expose()).as_bytes(), 0o600).unwrap();
     assert!(files::plan(&host, &wanted(), later).unwrap().is_empty());
 }
+
+#[test]
+fn status_lists_every_certificate_and_live_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::under(directory.path());
+    let now = host.now();
+    files::write(&host, &files::plan(&host, &wanted(), now).unwrap()).unwrap();
+    host.write(&files::certificate_path("odd"), b"nonsense", 0o644).unwrap();
+    let found = status::certificates(&host).unwrap();
+    // 3 authorities, 8 pairs, 2 kubeconfigs, admin.conf, and the one that cannot be read, which comes first.
+    assert_eq!(found.len(), 15);
+    assert_eq!(found[0].not_after, None);
+    assert!(found.iter().any(|expiry| expiry.path.ends_with("admin.conf") && expiry.subject == "sealift:admin:m1"));
+    assert_eq!(status::tokens(&host).unwrap().len(), 1);
+    host.fake().set_now(now + tokens::LIFETIME);
+    assert!(status::tokens(&host).unwrap().is_empty());
+}
