@@ -239,7 +239,7 @@ impl Agent<'_> {
 
     fn apply_routes(&self, network: &Network) -> Result<()> {
         let listed = self.host.run(&Command::new("ip").args(routes::list_arguments(network.cluster)))?;
-        for arguments in routes::changes(&network.peers, &routes::parse(&listed.text())).0 {
+        for arguments in routes::changes(&network.routes(), &routes::parse(&listed.text())).0 {
             self.host.run(&Command::new("ip").args(&arguments))?;
             self.note(format!("ip {}", arguments.join(" ")));
         }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::routes::Hop;
 use crate::cluster::Record;
 
 /// The wanted network of this node.
@@ -24,6 +25,10 @@ pub struct Network {
     pub peers: BTreeMap<IpNet, IpAddr>,
     /// The addresses of all nodes.
     pub nodes: BTreeSet<IpAddr>,
+    /// The network of service addresses.
+    pub services: IpNet,
+    /// This node's address.
+    pub address: Option<IpAddr>,
 }
 
 impl Network {
@@ -35,6 +40,8 @@ impl Network {
             cluster,
             peers: BTreeMap::new(),
             nodes: record.config.nodes.iter().map(|node| node.address).collect(),
+            services: record.config.cluster.service_cidr,
+            address: record.config.nodes.iter().find(|known| known.name == node).map(|known| known.address),
         };
         for known in &record.config.nodes {
             let object = objects.iter().find(|object| object["metadata"]["name"] == known.name.as_str());
@@ -56,5 +63,11 @@ impl Network {
             network.peers.remove(&own);
         }
         network
+    }
+    /// All routes that this node should have.
+    pub fn routes(&self) -> BTreeMap<IpNet, Hop> {
+        let mut routes: BTreeMap<IpNet, Hop> = self.peers.iter().map(|(pods, node)| (*pods, Hop::Via(*node))).collect();
+        routes.extend(self.address.map(|own| (self.services.trunc(), Hop::Loopback(own))));
+        routes
     }
 }

@@ -8,7 +8,7 @@ use super::backends::{Backends, Probe};
 use super::cni::{Bridge, bridge, conflist};
 use super::network::Network;
 use super::packet_filter::ruleset;
-use super::routes;
+use super::routes::{self, Hop};
 use crate::cluster::Record;
 use crate::host::Host;
 use crate::kubeapi::Error;
@@ -103,7 +103,7 @@ fn only_our_routes_change_and_only_where_they_differ() {
             {"dst":"10.244.3.0/24","gateway":"10.9.0.4","dev":"host0","flags":[]}]"#,
     );
     let wanted = [("10.244.1.0/24", "10.9.0.2"), ("10.244.2.0/24", "10.9.0.3"), ("10.244.4.0/24", "10.9.0.5")]
-        .map(|(pods, via)| (net(pods), via.parse().unwrap()))
+        .map(|(pods, via)| (net(pods), Hop::Via(via.parse().unwrap())))
         .into();
     let lines: Vec<String> = routes::changes(&wanted, &found).0.iter().map(|line| line.join(" ")).collect();
     assert_eq!(
@@ -115,6 +115,17 @@ fn only_our_routes_change_and_only_where_they_differ() {
         ]
     );
     assert!(routes::parse("").is_empty());
+}
+
+#[test]
+fn services_are_routed_to_loopback_once() {
+    let network = Network::of(&record(), &[node("m1", "10.244.0.0/24")], "m1");
+    let line = "-4 route replace 10.96.0.0/16 dev lo src 10.9.0.1 proto 119";
+    let changes = routes::changes(&network.routes(), &routes::parse("[]"));
+    assert_eq!(changes.0.iter().map(|line| line.join(" ")).collect::<Vec<_>>(), [line]);
+    // As `ip -j route` prints it.
+    let found = r#"[{"dst":"10.96.0.0/16","dev":"lo","scope":"link","prefsrc":"10.9.0.1","flags":[]}]"#;
+    assert!(routes::changes(&network.routes(), &routes::parse(found)).0.is_empty());
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bundle::component::Role;
-use bundle::{Component, ComponentName, Image};
+use bundle::{Component, ComponentName, Digest, Image};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::command_line::CommandLine;
 use super::host_settings::HostSettings;
+use super::images::Images;
 use super::pki::Pki;
 use super::preflight::Preflight;
 use super::proxy::Proxy;
@@ -343,6 +345,97 @@ fn preflight_reports_the_limits_of_a_container_and_goes_on() {
     bed.facts.oom_score_adj = false;
     let Check::Kept(limits) = Preflight.check(&bed.context()).unwrap() else { panic!("not reported") };
     assert!(limits.contains("systemd-nspawn") && limits.contains("20000") && limits.contains("OOM"), "{limits}");
+}
+
+/// A container image of three blobs, which lie in the bed's store.
+fn image(bed: &Bed) -> Image {
+    let blobs: Vec<serde_json::Value> = [("manifest", "{}"), ("config", "{\"a\":1}"), ("layer", "layer bytes")]
+        .into_iter()
+        .map(|(kind, content)| {
+            let digest = Digest::of(content.as_bytes());
+            bed.put(super::images::blob_path(&digest).to_str().unwrap(), content);
+            json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": content.len()})
+        })
+        .collect();
+    serde_json::from_value(json!({
+        "component": {
+            "name": "pause", "version": "3.2", "kind": "container", "roles": ["master"], "licence": "Apache-2.0", "upstream": [],
+        },
+        "files": [],
+        "reference": "sealift.invalid/pause:3.2",
+        "root": blobs[0],
+        "manifest": blobs[0]["digest"],
+        "config": blobs[1],
+        "layers": [blobs[2]],
+        "blobs": blobs,
+        "diff_id": null,
+    }))
+    .unwrap()
+}
+
+const CTR: &str = "/opt/sealift/current/containerd/bin/ctr --namespace=k8s.io images";
+
+#[test]
+fn images_are_streamed_out_of_the_store_and_pinned_once() {
+    let mut bed = Bed::new();
+    bed.images = vec![image(&bed)];
+    let digest = bed.images[0].root.digest;
+    let known: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let fake = bed.host.fake();
+    let (seen, imported) = (Arc::clone(&known), Arc::clone(&known));
+    fake.answer(&format!("{CTR} list"), move |_| {
+        let labels = seen.lock().unwrap().join(",");
+        Reply::ok(if labels.is_empty() {
+            String::new()
+        } else {
+            format!("REF TYPE DIGEST SIZE PLATFORMS LABELS\nsealift.invalid/pause:3.2 t {digest} 1 KiB linux/amd64 {labels}\n")
+        })
+    });
+    fake.on(&format!("{CTR} check"), Reply::ok("REF\nsealift.invalid/pause:3.2 t d complete (3/3) 1 KiB/1 KiB true\n"));
+    fake.answer(&format!("{CTR} import"), move |_| {
+        imported.lock().unwrap().push("managed");
+        Reply::ok("")
+    });
+    fake.answer(&format!("{CTR} label"), move |_| {
+        known.lock().unwrap().push("io.cri-containerd.pinned=pinned");
+        Reply::ok("")
+    });
+    assert_eq!(bed.changes(&Images), ["import image sealift.invalid/pause:3.2 (20 B)"]);
+    Images.apply(&bed.context()).unwrap();
+    assert_eq!(Images.check(&bed.context()).unwrap(), Check::Done);
+    let inputs = bed.host.fake().inputs();
+    let layout = &inputs.iter().find(|(line, _)| line.contains("import")).unwrap().1;
+    for part in ["oci-layout", "io.containerd.image.name", "sealift.invalid/pause:3.2", "layer bytes"] {
+        assert!(layout.windows(part.len()).any(|window| window == part.as_bytes()), "`{part}` is not in the layout");
+    }
+}
+
+#[test]
+fn a_blob_that_changed_in_the_store_is_not_imported() {
+    let mut bed = Bed::new();
+    bed.images = vec![image(&bed)];
+    bed.host.fake().on(CTR, Reply::ok(""));
+    let layer = bed.images[0].layers[0].digest;
+    bed.put(super::images::blob_path(&layer).to_str().unwrap(), "layer bytez");
+    let error = format!("{:#}", Images.apply(&bed.context()).unwrap_err());
+    assert!(
+        error.contains("sealift.invalid/pause:3.2") && error.contains("does not hold what its name says"),
+        "{error}"
+    );
+    assert!(!bed.host.fake().commands().iter().any(|command| command.contains("label")), "pinned all the same");
+}
+
+#[test]
+fn preflight_counts_the_room_that_the_bundle_needs() {
+    let mut bed = Bed::new();
+    bed.images = vec![image(&bed)];
+    bed.images[0].blobs[2].digest = Digest::of(b"not in the store yet");
+    bed.images[0].blobs[2].size = 3 << 30;
+    bed.facts.disk_free_mib = 9 * 1024;
+    let error = format!("{:#}", Preflight.check(&bed.context()).unwrap_err());
+    assert!(error.contains("disk: found 9216 MiB free"), "{error}");
+    bed.facts.disk_free_mib = 12 * 1024;
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
 }
 
 #[test]

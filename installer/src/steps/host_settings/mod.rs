@@ -89,7 +89,7 @@ fn limits(context: &Context<'_>, modules: &Modules, sysctls: &Sysctls) -> Vec<St
     let mut limits = Vec::new();
     let absent = modules.with(Presence::Absent);
     if !absent.is_empty() {
-        limits.push(format!("this kernel does not list the modules {}", absent.join(", ")));
+        limits.push(format!("cannot tell whether this kernel has {} (no module of that name)", absent.join(", ")));
     }
     if !sysctls.shared.is_empty() {
         let keys: Vec<String> = sysctls

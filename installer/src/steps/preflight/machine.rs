@@ -1,8 +1,14 @@
 //! The machine itself: architecture, init system, control groups, tools, processors, memory, disk, limits.
 
+use std::path::Path;
+
+use bundle::Image;
+use bundle::component::Kind;
+
 use super::finding::Finding;
 use crate::context::Context;
 use crate::facts::Cgroup;
+use crate::steps::images::blob_path;
 
 /// Tools of the distribution that the node's programs call, and the package that has each on Debian and on EL.
 const TOOLS: &[(&str, &str, &str)] = &[
@@ -28,6 +34,7 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
         cgroup(context),
         processors(context),
         memory(context),
+        disk(context),
     ];
     for (tool, purpose, packages) in TOOLS {
         if !facts.tools.contains_key(*tool) {
@@ -127,6 +134,49 @@ fn memory(context: &Context<'_>) -> Finding {
     Finding::good("memory", format!("{found} MiB ({needed} needed)"))
 }
 
+/// Room in MiB for what grows on every node: logs, audit, etcd's database and its log, pods' writable layers.
+const ROOM_TO_WORK: u64 = 2048;
+
+/// What the bundle still has to bring to this host, plus room to work. Container images count three times: in the store,
+/// and in containerd as content and unpacked. What is in the store already has been paid for.
+fn disk_needed(context: &Context<'_>) -> u64 {
+    let bytes: u64 = context
+        .images
+        .iter()
+        .filter(|image| context.roles.need(&image.component))
+        .filter(|image| !is_stored(context, image))
+        .map(|image| image.installed_size() * if image.component.kind == Kind::Container { 3 } else { 1 })
+        .sum();
+    bytes.div_ceil(1 << 20) + ROOM_TO_WORK
+}
+
+fn is_stored(context: &Context<'_>, image: &Image) -> bool {
+    // An error of the disk itself will come up where it matters.
+    match image.component.kind {
+        Kind::Program => context
+            .desired
+            .links
+            .get(&image.component.name)
+            .is_some_and(|name| context.host.exists(&Path::new("/opt/sealift/store").join(name)).unwrap_or(false)),
+        Kind::Container | Kind::Packages => {
+            image.blobs.iter().all(|blob| context.host.exists(&blob_path(&blob.digest)).unwrap_or(false))
+        }
+    }
+}
+
+fn disk(context: &Context<'_>) -> Finding {
+    let (found, needed) = (context.facts.disk_free_mib, disk_needed(context));
+    if found < needed {
+        return Finding::refused(
+            "disk",
+            format!("{found} MiB free below /opt/sealift and /var/lib"),
+            format!("{needed} MiB"),
+            "make room there",
+        );
+    }
+    Finding::good("disk", format!("{found} MiB free ({needed} needed)"))
+}
+
 /// What a capped host will be missing, in words.
 fn limits(context: &Context<'_>) -> Vec<Finding> {
     let facts = context.facts;
@@ -145,7 +195,12 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
         limits.push(Finding::limit("open files", facts.nofile.to_string(), "services get this hard limit"));
     }
     if !facts.swap.is_empty() {
-        limits.push(Finding::limit("swap", facts.swap.join(", "), "memory limits of pods are less exact"));
+        limits.push(Finding::refused(
+            "swap",
+            format!("in use: {}", facts.swap.join(", ")),
+            "none: the kubelet does not start with it",
+            "`swapoff -a`, and take it out of /etc/fstab",
+        ));
     }
     limits
 }
