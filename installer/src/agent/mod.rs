@@ -66,8 +66,10 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
     let mut looked: Option<Instant> = None;
     let mut counted = Instant::now();
     while !interrupted() {
-        let proxy = agent.keep_proxy();
-        agent.report(Part::Proxy, proxy);
+        // Between two reloads nothing is known yet: nothing is said either.
+        if let Some(proxy) = agent.keep_proxy().transpose() {
+            agent.report(Part::Proxy, proxy);
+        }
         if looked.is_none_or(|at| at.elapsed() >= NETWORK_PERIOD) {
             let network = agent.keep_network();
             // Until the first success it is worth trying again soon: the node waits for it.
@@ -154,7 +156,8 @@ impl Agent<'_> {
         Ok(ClusterConfig::parse(&text, path)?)
     }
 
-    fn keep_proxy(&mut self) -> Result<()> {
+    /// `None` while the list waits for its next reload.
+    fn keep_proxy(&mut self) -> Result<Option<()>> {
         let config = self.config()?;
         self.backends.set_masters(config.masters().map(|master| SocketAddr::new(master.address, APISERVER_PORT)));
         if self.host.exists(Path::new(KUBELET_CLIENT))? {
@@ -164,13 +167,13 @@ impl Agent<'_> {
         self.write_backends()
     }
 
-    fn write_backends(&mut self) -> Result<()> {
-        let (Some(text), path) = (self.backends.text(), Path::new(backends::FILE)) else { return Ok(()) };
+    fn write_backends(&mut self) -> Result<Option<()>> {
+        let (Some(text), path) = (self.backends.text(), Path::new(backends::FILE)) else { return Ok(Some(())) };
         if self.told.as_ref() == Some(&text) && self.host.has(path, text.as_bytes(), 0o644)? {
-            return Ok(());
+            return Ok(Some(()));
         }
         if self.reloaded.is_some_and(|at| at.elapsed() < backends::RELOAD_EVERY) {
-            return Ok(());
+            return Ok(None);
         }
         self.reloaded = Some(Instant::now());
         let before = self.host.read(path)?;
@@ -187,7 +190,7 @@ impl Agent<'_> {
         let down: Vec<String> = self.backends.down().iter().map(ToString::to_string).collect();
         let state = if down.is_empty() { "all up".to_owned() } else { format!("down: {}", down.join(", ")) };
         self.note(format!("API servers behind the proxy: {state}"));
-        Ok(())
+        Ok(Some(()))
     }
 
     fn keep_network(&mut self) -> Result<()> {
