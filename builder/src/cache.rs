@@ -35,7 +35,8 @@ pub struct Partial {
 #[derive(Debug)]
 pub struct Scratch {
     directory: PathBuf,
-    _lock: File,
+    lock: PathBuf,
+    _held: File,
 }
 
 impl Cache {
@@ -89,7 +90,7 @@ impl Cache {
     }
 
     /// Gives a complete, verified partial file its final name.
-    pub fn finish(&self, partial: Partial, digest: &Digest) -> anyhow::Result<PathBuf> {
+    pub fn finish(&self, partial: &Partial, digest: &Digest) -> anyhow::Result<PathBuf> {
         partial.file.sync_all()?;
         let path = self.path(digest);
         fs_err::rename(&partial.path, &path)?;
@@ -103,34 +104,47 @@ impl Cache {
     }
 
     /// A fresh directory for this run; those of killed runs are removed.
+    ///
+    /// Its lock lies beside it, is made before it and removed after it: whatever moment a run is killed at, a directory
+    /// without a held lock is abandoned.
     pub fn scratch(&self) -> anyhow::Result<Scratch> {
         let tmp = self.root.join("tmp");
         for entry in fs_err::read_dir(&tmp)? {
-            remove_if_abandoned(&entry?.path());
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "lock") {
+                remove_if_abandoned(&path);
+            }
         }
         loop {
-            let directory = tempfile::Builder::new().prefix("run-").tempdir_in(&tmp)?.keep();
-            let lock = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join("lock"));
-            // Another builder may have taken the new, not yet locked directory for abandoned.
-            let Ok(lock) = lock.map(|lock| lock.into_parts().0) else { continue };
-            if lock.try_lock().is_ok() && directory.join("lock").exists() {
-                return Ok(Scratch { directory, _lock: lock });
+            let lock = tempfile::Builder::new().prefix("run-").suffix(".lock").tempfile_in(&tmp)?;
+            let (file, path) = lock.keep().context("making a lock in the cache")?;
+            // Another builder may have taken the new, not yet locked file for abandoned.
+            if file.try_lock().is_ok() && path.exists() {
+                let directory = path.with_extension("");
+                fs_err::create_dir(&directory)?;
+                return Ok(Scratch { directory, lock: path, _held: file });
             }
         }
     }
 }
 
-fn remove_if_abandoned(directory: &Path) {
-    let Ok(lock) = fs_err::File::open(directory.join("lock")) else {
-        // Only an empty directory (killed before its lock was made) can be removed this way.
-        let _ = fs_err::remove_dir(directory);
-        return;
-    };
-    if matches!(lock.file().try_lock(), Err(TryLockError::WouldBlock)) {
+fn remove_if_abandoned(lock: &Path) {
+    let Ok(file) = fs_err::File::open(lock) else { return };
+    if matches!(file.file().try_lock(), Err(TryLockError::WouldBlock)) {
         return;
     }
-    // What cannot be removed now is tried again by the next run.
-    let _ = fs_err::remove_dir_all(directory);
+    remove_scratch(&lock.with_extension(""), lock);
+}
+
+/// What cannot be removed now is tried again by the next run.
+fn remove_scratch(directory: &Path, lock: &Path) {
+    let gone = match fs_err::remove_dir_all(directory) {
+        Ok(()) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    if gone {
+        let _ = fs_err::remove_file(lock);
+    }
 }
 
 impl Partial {
@@ -179,8 +193,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A directory that stays behind is removed by the next run.
-        let _ = fs_err::remove_dir_all(&self.directory);
+        remove_scratch(&self.directory, &self.lock);
     }
 }
 

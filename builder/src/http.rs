@@ -190,7 +190,7 @@ impl Network {
             match self.fetch_from(&url, wanted, &mut partial, &progress) {
                 Ok((sha256, size)) => {
                     partial.set_note(None)?;
-                    let path = cache.finish(partial, &sha256)?;
+                    let path = cache.finish(&partial, &sha256)?;
                     let time = progress.done();
                     self.output.event(
                         "fetched",

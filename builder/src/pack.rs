@@ -100,14 +100,14 @@ pub fn pack(
         layers[*at] = Some(layer?);
     }
 
-    let mut packed = Packed { images: Vec::new(), components: Vec::new(), fresh: work.len() };
+    let mut result = Packed { images: Vec::new(), components: Vec::new(), fresh: work.len() };
     for (part, layer) in parts.iter().zip(layers) {
         let (component, image) = image(part, layer.as_ref(), architecture, session)
             .with_context(|| format!("in component `{}`", part.name))?;
-        packed.components.push(component);
-        packed.images.push(image);
+        result.components.push(component);
+        result.images.push(image);
     }
-    Ok(packed)
+    Ok(result)
 }
 
 fn parts<'a>(

@@ -65,7 +65,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
                     None => return Err(Failure::new("a download was not made").into()),
                 }
             }
-            None => apt_entry(item, &offers, &mut proofs)?,
+            None => apt_entry(item, offers.as_ref(), &mut proofs)?,
         };
         let component = components
             .entry(item.component.clone())
@@ -141,14 +141,14 @@ fn url_resolution(item: &Item<'_>, kept: &[Resolved], manifest: &Manifest) -> an
 
 fn apt_entry(
     item: &Item<'_>,
-    offers: &Option<Offers>,
+    offers: Option<&Offers>,
     proofs: &mut BTreeMap<String, AptProof>,
 ) -> anyhow::Result<LockedArtifact> {
     let Source::Apt { name, version, suite, follow } = &item.artifact.source else {
         return Err(Failure::new("not a Debian package").into());
     };
     let place = || format!("resolving component `{}`", item.component);
-    let offers = offers.as_ref().context("no apt index was read")?;
+    let offers = offers.context("no apt index was read")?;
     let request = Request { name, version: version.as_deref(), suite: suite.as_deref(), follow: follow.as_deref() };
     let (artifact, index, proof) = offers.choose(&request, item.architecture).with_context(place)?;
     let package = artifact.url.rsplit_once('=').map_or("", |(_, version)| version);

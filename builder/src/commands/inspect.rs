@@ -46,6 +46,7 @@ fn compressed(image: &Image) -> u64 {
     image.layers.iter().map(|layer| layer.size).sum()
 }
 
+#[expect(clippy::format_push_string, reason = "writing to a String would need a `Result` that cannot fail")]
 fn table<R>(bundle: &Bundle<R>, claimed: &[String], state: &str, with_files: bool) -> String {
     let release = bundle.release();
     let mut text = format!(

@@ -1,6 +1,6 @@
 //! What a user or an attacker of the builder would notice: whole commands, a misbehaving server, a signed local archive.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod apt;
 mod build;

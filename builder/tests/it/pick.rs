@@ -8,6 +8,9 @@ use bundle::Digest;
 
 use crate::workshop::{Piece, tar_gz};
 
+/// Path in the component and content.
+type Named = (String, Vec<u8>);
+
 fn map(from: &str, to: &str) -> FileMap {
     let target = match to.strip_suffix('/') {
         Some(directory) => Target::Directory(Some(directory.parse().unwrap())),
@@ -16,7 +19,7 @@ fn map(from: &str, to: &str) -> FileMap {
     FileMap { from: from.into(), to: target, mode: 0o755 }
 }
 
-fn pick_from(name: &str, bytes: &[u8], maps: &[FileMap]) -> anyhow::Result<Vec<Vec<(String, Vec<u8>)>>> {
+fn pick_from(name: &str, bytes: &[u8], maps: &[FileMap]) -> anyhow::Result<Vec<Vec<Named>>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("artifact");
     fs_err::write(&path, bytes).unwrap();

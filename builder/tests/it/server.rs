@@ -75,10 +75,12 @@ impl Drop for Server {
 
 /// Writes a response head and a body; errors (the client left) are its own business.
 pub(crate) fn respond(stream: &mut TcpStream, status: &str, headers: &[String], body: &[u8]) {
-    let head = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\n{}\r\n",
-        headers.iter().map(|line| format!("{line}\r\n")).collect::<String>()
-    );
+    let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
+    for line in headers {
+        head.push_str(line);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
 }
 

@@ -103,17 +103,14 @@ impl Offers {
             let depends = offer.package.dependencies();
             let matching: BTreeSet<&str> =
                 depends.iter().map(String::as_str).filter(|name| glob::matches(pattern, name)).collect();
-            let name = match Vec::from_iter(&matching)[..] {
-                [name] => *name,
-                _ => {
-                    let text = format!(
-                        "`{}` depends on {} packages that match `{pattern}`, expected one ({})",
-                        request.name,
-                        matching.len(),
-                        depends.join(", ")
-                    );
-                    return Err(Failure::usage(text).into());
-                }
+            let [name] = Vec::from_iter(&matching)[..] else {
+                let text = format!(
+                    "`{}` depends on {} packages that match `{pattern}`, expected one ({})",
+                    request.name,
+                    matching.len(),
+                    depends.join(", ")
+                );
+                return Err(Failure::usage(text).into());
             };
             offer = self.best(name, None, request.suite, architecture)?;
         }

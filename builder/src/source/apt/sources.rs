@@ -119,7 +119,7 @@ pub fn parse_deb822(text: &str, output: &Output) -> anyhow::Result<Vec<AptSource
             trusted: yes("Trusted") || yes("Allow-Insecure"),
             signed_by: field("Signed-By"),
         };
-        sources.extend(checked(entry, output)?);
+        sources.extend(checked(&entry, output)?);
     }
     Ok(sources)
 }
@@ -156,12 +156,12 @@ pub fn parse_list(text: &str, output: &Output) -> anyhow::Result<Vec<AptSource>>
             trusted: ["trusted", "allow-insecure"].iter().any(|name| option(name).is_some_and(|value| value != "no")),
             signed_by: option("signed-by").map(|list| list.replace(',', " ")),
         };
-        sources.extend(checked(entry, output)?);
+        sources.extend(checked(&entry, output)?);
     }
     Ok(sources)
 }
 
-fn checked(entry: Entry, output: &Output) -> anyhow::Result<Vec<AptSource>> {
+fn checked(entry: &Entry, output: &Output) -> anyhow::Result<Vec<AptSource>> {
     let mut sources = Vec::new();
     for uri in &entry.uris {
         for suite in &entry.suites {
