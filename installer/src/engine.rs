@@ -48,13 +48,6 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Adds the steps of another part of the run.
-    pub fn add(&mut self, other: Summary) {
-        self.changes += other.changes;
-        self.durations.extend(other.durations);
-        self.waiting = self.waiting.take().or(other.waiting);
-    }
-
     /// The steps that took longest, at most `count`, at least 100 ms each.
     pub fn slowest(&self, count: usize) -> Vec<(&str, u64)> {
         let mut all: Vec<(&str, u64)> = self.durations.iter().map(|(name, time)| (name.as_str(), *time)).collect();
@@ -93,15 +86,15 @@ pub struct Numbering {
     pub total: usize,
 }
 
-/// Runs steps in order until one fails or waits. Without a record nothing is journalled: for what comes before the
+/// Runs steps in order until one fails or waits; the summary also tells what a failed run did. Without a record nothing is journalled: for what comes before the
 /// bundle is proven.
 pub fn run(
     steps: &[Box<dyn Step>],
     context: &Context<'_>,
     mut record: Option<&mut Record<'_>>,
     numbering: Numbering,
-) -> Result<Summary> {
-    let mut summary = Summary::default();
+    summary: &mut Summary,
+) -> Result<()> {
     for (index, step) in steps.iter().enumerate() {
         if interrupted() {
             let error: Result<()> = Err(anyhow!("interrupted before step `{}`", step.name()));
@@ -135,7 +128,7 @@ pub fn run(
         match result {
             Ok(End::Waiting(reason, _)) => {
                 summary.waiting = Some(format!("step `{name}`: {reason}"));
-                return Ok(summary);
+                return Ok(());
             }
             Ok(_) => {}
             Err(error) => {
@@ -144,7 +137,7 @@ pub fn run(
             }
         }
     }
-    Ok(summary)
+    Ok(())
 }
 
 /// How a step ended well.

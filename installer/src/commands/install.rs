@@ -49,21 +49,21 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
     let mut summary = Summary::default();
     let result = (|| {
         // Nothing is on record, and nothing else has changed, until the last byte of the bundle has proven right.
-        summary.add(engine::run(&plan.preflight, &context, None, numbering(0))?);
+        engine::run(&plan.preflight, &context, None, numbering(0), &mut summary)?;
         let mut footprint = Footprint::new(host);
         let _lock = Lock::take(host, &mut footprint)?;
-        let unpacked = engine::run(&plan.store, &context, None, numbering(plan.preflight.len()));
+        let unpacked = engine::run(&plan.store, &context, None, numbering(plan.preflight.len()), &mut summary);
         if unpacked.is_err() {
             footprint.take_back();
         }
-        summary.add(unpacked?);
+        unpacked?;
 
         // Read again: another run may have ended while this one waited for the lock.
         let journal = Journal::read(host)?;
         require_inputs(&journal, &inputs, arguments)?;
         let mut record = Record { journal, inputs, config: prepared.config_text.clone(), log: &log };
         let before = plan.preflight.len() + plan.store.len();
-        summary.add(engine::run(&plan.steps, &context, Some(&mut record), numbering(before))?);
+        engine::run(&plan.steps, &context, Some(&mut record), numbering(before), &mut summary)?;
         if summary.waiting.is_none() {
             record.journal.end()?;
         }

@@ -61,7 +61,7 @@ pub fn resume(host: &Host, output: &Output, steps: StepsOf) -> Result<Exit> {
         let mut before = 0;
         for part in [&plan.preflight, &plan.store, &plan.steps] {
             let numbering = Numbering { before, total: plan.len() };
-            summary.add(engine::run(part, &context, Some(&mut record), numbering)?);
+            engine::run(part, &context, Some(&mut record), numbering, &mut summary)?;
             before += part.len();
         }
         if summary.waiting.is_none() {

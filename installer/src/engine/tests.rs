@@ -80,7 +80,9 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
     let digest = Digest::of(b"x");
     let inputs = Inputs { index: digest, config: digest, roles: "master".to_owned(), installer: digest };
     let mut record = Record { journal: Journal::read(&host).unwrap(), inputs, config: CLUSTER.to_owned(), log: &log };
-    let result = run(steps, &context, Some(&mut record), Numbering { before: 0, total: steps.len() });
+    let mut summary = Summary::default();
+    let numbering = Numbering { before: 0, total: steps.len() };
+    let result = run(steps, &context, Some(&mut record), numbering, &mut summary).map(|()| summary);
     look(&host, &context, result, &events.events());
 }
 
