@@ -1,16 +1,20 @@
 //! `installer status`: what runs on this host, in one look. Reads only.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::agent::backends;
 use crate::approver;
+use crate::cluster::etcd::{self, Member};
 use crate::context::CURRENT;
 use crate::generation::current_images;
-use crate::host::{Command, FileKind, Host};
+use crate::host::{Command, Host};
 use crate::journal::Journal;
 use crate::output::Output;
+use crate::pki::{self, files, status::TokenExpiry};
 use crate::report::Exit;
 use crate::trust::ACCEPTED;
 
@@ -25,6 +29,12 @@ struct Status {
     pending: Option<String>,
     /// Certificate requests that are not approved, with the reasons.
     requests: Vec<(String, String)>,
+    /// Bootstrap tokens that have not ended.
+    tokens: Vec<TokenExpiry>,
+    /// API servers behind the local proxy, and whether they are up.
+    backends: Vec<(SocketAddr, bool)>,
+    /// etcd's members; empty where none runs, or when etcd does not answer.
+    etcd: Vec<Member>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,6 +71,13 @@ pub fn status(host: &Host, output: &Output) -> Result<Exit> {
             .into_iter()
             .map(|request| (format!("{} by {} for {}", request.name, request.user, request.signer), request.reason))
             .collect(),
+        tokens: pki::status::tokens(host)?,
+        backends: backends::read(host)?,
+        etcd: if host.exists(&files::certificate_path("etcd/admin"))? {
+            etcd::health(host).unwrap_or_default()
+        } else {
+            Vec::new()
+        },
     };
     if output.is_json() {
         output.json(&status);
@@ -88,6 +105,16 @@ fn show(status: &Status, output: &Output) {
         let left = if *days < 0 { "EXPIRED".to_owned() } else { format!("{days} days") };
         output.line(&format!("  {:<52} {left:<10} {subject}", path.display()));
     }
+    for Member { endpoint, health, error } in &status.etcd {
+        let state = if *health { "healthy".to_owned() } else { format!("UNHEALTHY: {error}") };
+        output.line(&format!("etcd member {endpoint}: {state}"));
+    }
+    for (address, up) in &status.backends {
+        output.line(&format!("API server {address}: {}", if *up { "up" } else { "down" }));
+    }
+    for TokenExpiry { node, id, expires } in &status.tokens {
+        output.line(&format!("bootstrap token {id} of node {node} ends on {expires}, or with the node's certificates"));
+    }
     for (request, reason) in &status.requests {
         output.line(&format!("certificate request {request} is left pending: {reason}"));
     }
@@ -113,31 +140,15 @@ fn services(host: &Host) -> Result<Vec<Service>> {
     Ok(services)
 }
 
-/// Every certificate below `/etc/sealift/pki` and the kubelet's own.
+/// Every certificate of this host, the soonest end first.
 fn certificates(host: &Host) -> Result<Vec<Certificate>> {
-    let mut paths = Vec::new();
-    for directory in ["/etc/sealift/pki", "/etc/sealift/pki/etcd", "/var/lib/kubelet/pki"] {
-        for name in host.list(Path::new(directory))? {
-            let path = Path::new(directory).join(&name);
-            let certificate = path.extension().is_some_and(|kind| kind == "crt") || name.ends_with("-current.pem");
-            if certificate && host.entry(&path)?.is_some_and(|entry| entry.kind != FileKind::Directory) {
-                paths.push(path);
-            }
-        }
-    }
     let now = host.now().as_second();
-    let mut certificates = Vec::new();
-    for path in paths {
-        let Some(bytes) = host.read(&path)? else { continue };
-        for pem in x509_parser::pem::Pem::iter_from_buffer(&bytes).flatten() {
-            if pem.label != "CERTIFICATE" {
-                continue;
-            }
-            let certificate = pem.parse_x509().with_context(|| format!("reading `{}`", path.display()))?;
-            let days = (certificate.validity().not_after.timestamp() - now).div_euclid(86_400);
-            certificates.push(Certificate { path: path.clone(), subject: certificate.subject().to_string(), days });
-            break;
-        }
-    }
-    Ok(certificates)
+    Ok(pki::status::certificates(host)?
+        .into_iter()
+        .map(|found| Certificate {
+            path: found.path,
+            subject: found.subject,
+            days: found.not_after.map_or(-1, |end| (end.as_second() - now).div_euclid(86_400)),
+        })
+        .collect())
 }
