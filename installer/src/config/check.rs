@@ -210,8 +210,15 @@ fn check_etcd(raw: Spanned<Etcd>) -> Result<Etcd, Wrong> {
 fn check_certificates(raw: Spanned<Certificates>) -> Result<Certificates, Wrong> {
     let span = raw.span();
     let certificates = raw.into_inner();
-    if certificates.leaf_hours == Some(0) || certificates.kubelet_minutes == Some(0) {
+    if certificates.leaf_hours == Some(0) {
         return Err(Wrong(span, "a lifetime must be at least 1".to_owned()));
+    }
+    // The controller-manager's signer backdates by five minutes and counts them in; with less nothing is ever valid.
+    if certificates.kubelet_minutes.is_some_and(|minutes| minutes < 7) {
+        return Err(Wrong(
+            span,
+            "kubelet certificates must last at least 7 minutes: 5 of them are in the past".to_owned(),
+        ));
     }
     Ok(certificates)
 }

@@ -16,7 +16,7 @@ pub fn step() -> Service {
         title: "Start containerd",
         unit: "containerd.service",
         text: UnitText::Component("containerd"),
-        deadline: Duration::from_mins(1),
+        deadline: Duration::from_secs(60),
         probe: answers,
         before_start: nothing_before,
         hint: "`journalctl -u containerd` says more; its snapshotter needs a file system that overlayfs can lie on",

@@ -48,7 +48,7 @@ pub(super) fn service() -> Service {
         title: "Start etcd",
         unit: "etcd.service",
         text: UnitText::Component("etcd"),
-        deadline: Duration::from_mins(3),
+        deadline: Duration::from_secs(180),
         probe: healthy,
         before_start: private_data_directory,
         hint: "`journalctl -u etcd` says more; other members must reach this host on port 2380",

@@ -86,16 +86,21 @@ impl Step for Health {
     }
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
-        context.host.wait_for("every part of this host to work", Duration::from_mins(2), Duration::from_secs(1), || {
-            let bad: Vec<String> = table(context)
-                .into_iter()
-                .filter(|row| !row.is_good())
-                .map(|row| match row.state {
-                    Readiness::NotYet(reason) => format!("{}: {reason}", row.name),
-                    Readiness::Ready => row.name.to_owned(),
-                })
-                .collect();
-            Ok(if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) })
-        })
+        context.host.wait_for(
+            "every part of this host to work",
+            Duration::from_secs(120),
+            Duration::from_secs(1),
+            || {
+                let bad: Vec<String> = table(context)
+                    .into_iter()
+                    .filter(|row| !row.is_good())
+                    .map(|row| match row.state {
+                        Readiness::NotYet(reason) => format!("{}: {reason}", row.name),
+                        Readiness::Ready => row.name.to_owned(),
+                    })
+                    .collect();
+                Ok(if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) })
+            },
+        )
     }
 }

@@ -15,7 +15,7 @@ pub fn step() -> Service {
         title: "Start the Kubernetes API server",
         unit: "kube-apiserver.service",
         text: UnitText::Component("kube-apiserver"),
-        deadline: Duration::from_mins(4),
+        deadline: Duration::from_secs(240),
         probe: ready,
         before_start: nothing_before,
         hint: "`journalctl -u kube-apiserver` says more; it needs its etcd members",

@@ -12,7 +12,7 @@ pub fn step() -> Service {
         title: "Start the controller manager",
         unit: "kube-controller-manager.service",
         text: UnitText::Component("kube-controller-manager"),
-        deadline: Duration::from_mins(2),
+        deadline: Duration::from_secs(120),
         probe: |context| lease::held(context, "kube-controller-manager", 10257),
         before_start: nothing_before,
         hint: "`journalctl -u kube-controller-manager` says more; it needs this host's apiserver",

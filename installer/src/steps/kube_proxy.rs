@@ -12,7 +12,7 @@ pub fn step() -> Service {
         title: "Start kube-proxy",
         unit: "kube-proxy.service",
         text: UnitText::Component("kube-proxy"),
-        deadline: Duration::from_mins(2),
+        deadline: Duration::from_secs(120),
         probe: |_| loopback::healthy(10256, "/healthz"),
         before_start: nothing_before,
         hint: "`journalctl -u kube-proxy` says more; it needs the packet filter tools of the host",

@@ -12,7 +12,7 @@ pub fn step() -> Service {
         title: "Start the scheduler",
         unit: "kube-scheduler.service",
         text: UnitText::Component("kube-scheduler"),
-        deadline: Duration::from_mins(2),
+        deadline: Duration::from_secs(120),
         probe: |context| lease::held(context, "kube-scheduler", 10259),
         before_start: nothing_before,
         hint: "`journalctl -u kube-scheduler` says more; it needs this host's apiserver",

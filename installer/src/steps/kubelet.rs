@@ -21,7 +21,7 @@ pub fn step() -> Service {
         title: "Start the kubelet and register this node",
         unit: "kubelet.service",
         text: UnitText::Component("kubelet"),
-        deadline: Duration::from_mins(4),
+        deadline: Duration::from_secs(240),
         probe: registered,
         before_start: nothing_before,
         hint: "`kubectl get csr` on a master shows what it asks for, `journalctl -u sealift-approver` why it is not approved",

@@ -27,7 +27,7 @@ pub fn step() -> Service {
         title: "Connect the pods of this node",
         unit: MODE.unit,
         text: UnitText::Own(|context| long_running::unit(context, &MODE)),
-        deadline: Duration::from_mins(4),
+        deadline: Duration::from_secs(240),
         probe: node_ready,
         before_start: nothing_before,
         hint: "`journalctl -u sealift-agent` and `kubectl describe node` say more",

@@ -27,7 +27,7 @@ pub(super) const SERVICE: Service = Service {
     title: "Start the proxy to the API servers",
     unit: "sealift-proxy.service",
     text: UnitText::Component("nginx"),
-    deadline: Duration::from_mins(1),
+    deadline: Duration::from_secs(60),
     probe: |_| loopback::listens(8443),
     before_start: test_configuration,
     hint: "`journalctl -u sealift-proxy` says more",
@@ -77,14 +77,13 @@ fn first_backends(context: &Context<'_>) -> Result<Option<WantedFile>> {
     if context.host.read_text(Path::new(BACKENDS))?.is_some_and(|text| text.contains("server ")) {
         return Ok(None);
     }
-    let text: String = context
+    let lines: Vec<String> = context
         .config
         .masters()
-        .map(|master| {
-            format!("server {} max_fails=1 fail_timeout=10s;\n", SocketAddr::new(master.address, APISERVER_PORT))
-        })
+        .map(|master| SocketAddr::new(master.address, APISERVER_PORT))
+        .map(|address| format!("server {address} max_fails=1 fail_timeout=10s;\n"))
         .collect();
-    Ok(Some(WantedFile::public(BACKENDS, text)))
+    Ok(Some(WantedFile::public(BACKENDS, lines.concat())))
 }
 
 /// nginx with a configuration it refuses would leave the node without any apiserver: it is asked first.

@@ -210,7 +210,9 @@ impl Step for Service {
         Ok(match self.readiness(context) {
             Readiness::Ready => Check::Done,
             Readiness::NotYet(reason) => {
-                Check::Needed(vec![Change::new(format!("wait until {} is ready ({reason})", self.unit))])
+                // Waiting changes nothing on the host, so it is said, but not counted as a change.
+                context.note(format!("runs, but is not ready yet: {reason}"));
+                Check::Needed(Vec::new())
             }
         })
     }

@@ -81,8 +81,7 @@ pub fn stamp_path(unit: &str) -> PathBuf {
 
 /// Runs `systemctl` with these arguments.
 pub fn systemctl(host: &Host, arguments: &[&str]) -> Result<()> {
-    let command = arguments.iter().fold(Command::new("systemctl"), |command, argument| command.arg(argument));
-    host.run(&command)?;
+    host.run(&Command::new("systemctl").args(arguments))?;
     Ok(())
 }
 

@@ -167,7 +167,7 @@ fn import(host: &Host, reference: &str, image: &Image) -> Result<()> {
         let content = host.open(&path)?.with_context(|| format!("the store has no blob `{}`", path.display()))?;
         stream.blob(blob.digest, blob.size, Box::new(content));
     }
-    let command = ctr().args(["images", "import", "-"]).timeout(Duration::from_mins(15));
+    let command = ctr().args(["images", "import", "-"]).timeout(Duration::from_secs(900));
     host.feed(&command, &mut stream.end())?;
     Ok(())
 }

@@ -21,18 +21,16 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
 
 fn address(context: &Context<'_>) -> Finding {
     let wanted = context.node.address;
-    match context.facts.addresses.iter().find(|found| found.address == wanted) {
-        Some(found) => Finding::good("address", format!("{wanted} on {}", found.interface)),
-        None => {
-            let found: Vec<String> = context.facts.addresses().iter().map(ToString::to_string).collect();
-            Finding::refused(
-                "address",
-                if found.is_empty() { "none".to_owned() } else { found.join(", ") },
-                format!("{wanted}, the address of node `{}` in the cluster config", context.node.name),
-                "correct the config or the host's network",
-            )
-        }
+    if let Some(found) = context.facts.addresses.iter().find(|found| found.address == wanted) {
+        return Finding::good("address", format!("{wanted} on {}", found.interface));
     }
+    let found: Vec<String> = context.facts.addresses().iter().map(ToString::to_string).collect();
+    Finding::refused(
+        "address",
+        if found.is_empty() { "none".to_owned() } else { found.join(", ") },
+        format!("{wanted}, the address of node `{}` in the cluster config", context.node.name),
+        "correct the config or the host's network",
+    )
 }
 
 /// Addresses of this host inside the networks that the cluster uses for itself.
