@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bundle::{Component, Image};
+use bundle::{Component, Digest, Image};
 
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::event::{Event, Events};
@@ -46,6 +46,8 @@ pub struct Context<'a> {
     pub images: &'a [Image],
     /// The rendered wanted state.
     pub desired: &'a Generation,
+    /// Digest of the installer at work: its long-running modes are started from the copy of that name.
+    pub installer: Digest,
     /// Name of the step at work, for events.
     pub step: &'a str,
 }

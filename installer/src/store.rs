@@ -24,7 +24,7 @@ mod program;
 mod staging;
 
 pub use footprint::Footprint;
-pub use program::{Program, running_program};
+pub use program::{Program, program_path, running_program};
 
 /// The store.
 pub const STORE: &str = "/opt/sealift/store";

@@ -119,6 +119,7 @@ impl Prepared {
             components: &self.components,
             images: &self.images,
             desired: &self.desired,
+            installer: self.installer,
             step: "",
         }
     }

@@ -16,6 +16,8 @@ use crate::journal::Journal;
 use crate::output::Output;
 use crate::pki::{self, files, status::TokenExpiry};
 use crate::report::Exit;
+use crate::steps::{self, unit::unit_path};
+
 use crate::trust::ACCEPTED;
 
 /// What is shown.
@@ -130,7 +132,13 @@ fn components(host: &Host) -> Result<Vec<(String, String)>> {
 
 fn services(host: &Host) -> Result<Vec<Service>> {
     let mut services = Vec::new();
-    for unit in host.list(&Path::new(CURRENT).join("units"))? {
+    let mut units = host.list(&Path::new(CURRENT).join("units"))?;
+    for own in [steps::approver::UNIT, steps::network::UNIT] {
+        if host.exists(&unit_path(own))? {
+            units.push(own.to_owned());
+        }
+    }
+    for unit in units {
         let ask = |verb: &str| -> Result<String> {
             Ok(host.try_run(&Command::new("systemctl").arg(verb).arg(&unit))?.text().trim().to_owned())
         };

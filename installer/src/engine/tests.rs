@@ -74,6 +74,7 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         components: &[],
         images: &[],
         desired: &desired,
+        installer: Digest::of(b"x"),
         step: "",
     };
     let log = Log::new(&host);

@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::long_running::{self, Mode};
 use super::service::{Readiness, Service, UnitText, nothing_before};
 
+/// The unit.
+pub const UNIT: &str = "sealift-approver.service";
+
 const MODE: Mode = Mode {
-    unit: "sealift-approver.service",
+    unit: UNIT,
     mode: "approver",
     description: "Sealift approver of node certificates",
     after: "kube-apiserver.service",
@@ -18,7 +21,7 @@ pub fn step() -> Service {
     Service {
         name: "approver",
         title: "Start the approver of node certificates",
-        unit: MODE.unit,
+        unit: UNIT,
         text: UnitText::Own(|context| long_running::unit(context, &MODE)),
         deadline: Duration::from_secs(30),
         // It shows that it works by what it approves; the kubelet's step waits for that.

@@ -3,14 +3,8 @@
 //! They name the installer by its digest, so that another installer means another unit file, and their started stamp is a
 //! copy of that file: a rerun restarts them exactly when the program or the unit has changed.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::Result;
-
-use crate::context::{Context, HOME};
-
-/// The link that always leads to the installer of the last run.
-const LINK: &str = "/opt/sealift/bin/installer";
+use crate::context::Context;
+use crate::store::program_path;
 
 /// One of the modes as a service.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +22,12 @@ pub struct Mode {
 }
 
 /// The text of its unit.
-pub fn unit(context: &Context<'_>, mode: &Mode) -> Result<String> {
+pub fn unit(context: &Context<'_>, mode: &Mode) -> String {
     let Mode { unit: name, mode, description, after, hardening } = mode;
-    let installer = installer(context)?;
+    let installer = program_path(&context.installer);
     let installer = installer.display();
     let oom = if context.facts.oom_score_adj { "OOMScoreAdjust=-500\n" } else { "" };
-    Ok(format!(
+    format!(
         "[Unit]\n\
          Description={description}\n\
          Wants=network-online.target\n\
@@ -51,15 +45,5 @@ pub fn unit(context: &Context<'_>, mode: &Mode) -> Result<String> {
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
-    ))
-}
-
-/// Where the link leads; before the first run there is none, and the plan shows the link itself.
-fn installer(context: &Context<'_>) -> Result<PathBuf> {
-    let target = context.host.link_target(Path::new(LINK))?;
-    Ok(match target {
-        None => LINK.into(),
-        Some(target) if target.is_absolute() => target,
-        Some(target) => target.strip_prefix("..").map_or_else(|_| LINK.into(), |rest| Path::new(HOME).join(rest)),
-    })
+    )
 }

@@ -12,8 +12,11 @@ use super::service::{Readiness, Service, UnitText, nothing_before};
 use crate::agent::cni;
 use crate::context::Context;
 
+/// The unit.
+pub const UNIT: &str = "sealift-agent.service";
+
 const MODE: Mode = Mode {
-    unit: "sealift-agent.service",
+    unit: UNIT,
     mode: "agent",
     description: "Sealift node agent",
     after: "sealift-proxy.service",
@@ -25,7 +28,7 @@ pub fn step() -> Service {
     Service {
         name: "network",
         title: "Connect the pods of this node",
-        unit: MODE.unit,
+        unit: UNIT,
         text: UnitText::Own(|context| long_running::unit(context, &MODE)),
         deadline: Duration::from_secs(240),
         probe: node_ready,

@@ -35,7 +35,7 @@ pub enum UnitText {
     /// A component of the bundle: the generation's unit and its `digest` file.
     Component(&'static str),
     /// Made by the installer: the unit copies its own file as stamp.
-    Own(fn(&Context<'_>) -> Result<String>),
+    Own(fn(&Context<'_>) -> String),
 }
 
 impl std::fmt::Debug for UnitText {
@@ -107,13 +107,13 @@ impl Service {
         let started = context.host.read(&stamp_path(self.unit))?;
         Ok(match self.text {
             UnitText::Component(component) => started.as_deref() != context.desired.stamp(component),
-            UnitText::Own(text) => started != Some(text(context)?.into_bytes()),
+            UnitText::Own(text) => started != Some(text(context).into_bytes()),
         })
     }
 
     fn wanted_unit(&self, context: &Context<'_>) -> Result<Vec<u8>> {
         match self.text {
-            UnitText::Own(text) => Ok(text(context)?.into_bytes()),
+            UnitText::Own(text) => Ok(text(context).into_bytes()),
             UnitText::Component(component) => context
                 .desired
                 .unit(self.unit)

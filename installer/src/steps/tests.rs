@@ -128,6 +128,7 @@ impl Bed {
             components: &self.components,
             images: &self.images,
             desired: &self.desired,
+            installer: Digest::of(b"installer"),
             step: "test",
         }
     }

@@ -29,9 +29,14 @@ pub fn running_program(host: &Host) -> Result<Digest> {
     Ok(hashing.finish().1)
 }
 
+/// Where the copy of an installer is kept.
+pub fn program_path(digest: &Digest) -> PathBuf {
+    Path::new(HOME).join("installer").join(digest.short()).join("installer")
+}
+
 impl Program {
     fn copy(&self) -> PathBuf {
-        Path::new(HOME).join("installer").join(self.digest.short()).join("installer")
+        program_path(&self.digest)
     }
 
     fn target(&self) -> PathBuf {

@@ -77,7 +77,7 @@ fn fields(value: &serde_json::Value, path: &str) -> BTreeSet<String> {
     };
     match value {
         serde_json::Value::Object(map) => map.iter().flat_map(|(key, value)| fields(value, &below(key))).collect(),
-        serde_json::Value::Array(items) if items.iter().any(|item| item.is_object()) => {
+        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
             items.iter().flat_map(|item| fields(item, &format!("{path}[]"))).collect()
         }
         serde_json::Value::String(text) => BTreeSet::from([path.to_owned(), format!("{path}={text}")]),

@@ -28,6 +28,9 @@ pub(crate) struct Bed {
 /// Everything below a directory: mode and content by path. Directories that play the kernel are left out.
 pub(crate) type Tree = BTreeMap<PathBuf, (u32, String)>;
 
+/// Made once: packing and signing cost more than the run.
+static BUNDLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+
 impl Bed {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -58,8 +61,6 @@ impl Bed {
             json: false,
         };
         let bed = Self { directory, host, arguments };
-        // Made once: packing and signing cost more than the run.
-        static BUNDLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
         bed.insert(BUNDLE.get_or_init(|| Fake::new().bytes().unwrap()));
         bed.host.fake().clear();
         bed

@@ -152,9 +152,9 @@ fn death_or_a_full_disk_at_every_operation() {
         for n in 0..total {
             let bed = Bed::new();
             if dies {
-                bed.host.fake().die_at(n)
+                bed.host.fake().die_at(n);
             } else {
-                bed.host.fake().fail_at(n)
+                bed.host.fake().fail_at(n);
             }
             let died = bed.install();
             for (path, found) in stable(&bed.tree()) {

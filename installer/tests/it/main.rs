@@ -1,4 +1,5 @@
 //! Integration tests of the installer that need no root.
+#![expect(clippy::unwrap_used, reason = "tests: helpers outside of #[test] functions, too")]
 
 mod flags;
 mod host;

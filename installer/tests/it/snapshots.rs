@@ -12,7 +12,7 @@ fn texts(set: manifests::Set, shape: Shape) -> BTreeMap<String, String> {
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
     for file in manifests::render(set, shape) {
         let text = texts.entry(file.component).or_default();
-        *text += &format!("##### {}\n{}", file.name, file.text);
+        text.extend(["##### ", &file.name, "\n", &file.text]);
     }
     texts
 }
