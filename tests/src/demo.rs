@@ -64,7 +64,7 @@ pub fn run(after: After) -> Result<()> {
     if after == After::Keep {
         bed.keep()?;
         say(format_args!("enter the host:   nsenter -t {} -a", master.host.pid()));
-        say("remove the host:  scripts/demo.sh --clean");
+        say(format_args!("remove the host:  scripts/demo.sh --clean {}", bed.run().name()));
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ impl Run {
         cgroup_name(&self.name, host)
     }
 
-    /// Leaves the run to outlive this process: only [`Sweep::All`] removes it.
+    /// Leaves the run to outlive this process: only [`Sweep::Kept`] removes it.
     pub fn keep(&self) -> Result<()> {
         Ok(fs_err::write(self.directory.join("keep"), "")?)
     }
@@ -136,15 +136,15 @@ impl Run {
 
 /// Which runs [`sweep`] removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sweep {
+pub enum Sweep<'a> {
     /// Those whose process is gone, unless they were kept on purpose.
     Dead,
-    /// Those whose process is gone, kept or not.
-    All,
+    /// The one of this name, if its process is gone, kept or not: other kept ones may be somebody else's.
+    Kept(&'a str),
 }
 
 /// Removes the remains of runs; hands back their names.
-pub fn sweep(which: Sweep) -> Result<Vec<String>> {
+pub fn sweep(which: Sweep<'_>) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     if !Path::new(RUNS).exists() {
         return Ok(removed);
@@ -154,9 +154,14 @@ pub fn sweep(which: Sweep) -> Result<Vec<String>> {
         if !entry.file_type()?.is_dir() || Mark::read(&entry.path().join("owner")).is_some_and(|owner| owner.alive()) {
             continue;
         }
-        if which == Sweep::All || !entry.path().join("keep").exists() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let chosen = match which {
+            Sweep::Dead => !entry.path().join("keep").exists(),
+            Sweep::Kept(wanted) => name == wanted,
+        };
+        if chosen {
             remove(&entry.path())?;
-            removed.push(entry.file_name().to_string_lossy().into_owned());
+            removed.push(name);
         }
     }
     Ok(removed)

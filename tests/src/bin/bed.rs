@@ -1,4 +1,4 @@
-//! `bed demo [--keep]`, `bed bench`, `bed boot NAME`, `bed clean [--all]`: the entry points behind `scripts/`, and a host to try things on.
+//! `bed demo [--keep]`, `bed bench`, `bed boot NAME`, `bed clean [RUN]`: the entry points behind `scripts/`, and a host to try things on.
 
 use std::process::ExitCode;
 
@@ -27,8 +27,8 @@ fn run(words: &[&str]) -> Result<()> {
         ["bench"] => e2e::bench::run(),
         ["boot", name] => boot(name),
         ["clean"] => clean(Sweep::Dead),
-        ["clean", "--all"] => clean(Sweep::All),
-        _ => bail!("usage: bed demo [--keep] | bench | boot NAME | clean [--all]"),
+        ["clean", run] => clean(Sweep::Kept(run)),
+        _ => bail!("usage: bed demo [--keep] | bench | boot NAME | clean [RUN]"),
     }
 }
 
@@ -38,11 +38,11 @@ fn boot(name: &str) -> Result<()> {
     let host = Host::boot(&bed, name, 11, Route::None)?;
     bed.keep()?;
     say(format_args!("{name} is {}; enter it with: nsenter -t {} -a", host.address(), host.pid()));
-    say(format_args!("its files: {}; remove it with: bed clean --all", host.file("/").display()));
+    say(format_args!("its files: {}; remove it with: bed clean {}", host.file("/").display(), bed.run().name()));
     Ok(())
 }
 
-fn clean(which: Sweep) -> Result<()> {
+fn clean(which: Sweep<'_>) -> Result<()> {
     for run in e2e::run::sweep(which)? {
         say(format_args!("removed the hosts of run {run}"));
     }

@@ -144,7 +144,7 @@ pub(crate) fn certificates_rotate_without_the_installer(stage: &Stage) -> Result
             Process::new("openssl").args(["x509", "-noout", "-serial", "-in"]).arg(file).text()
         };
         let before = serial(&link)?;
-        wait::until("a renewed certificate", Duration::from_secs(300), || {
+        wait::until("a renewed certificate", Duration::from_secs(420), || {
             ensure!(fs_err::read_link(&link)? != first, "{current} is still {}", first.display());
             Ok(())
         })
