@@ -23,9 +23,16 @@ pub fn upstream(version: &str) -> &str {
     parts(version).1
 }
 
-/// Whether `package` packages upstream's `version`: equal, or with a repacking suffix such as `+dfsg` or `~ds1`.
-pub fn packages_upstream(package: &str, version: &str) -> bool {
-    upstream(package).strip_prefix(version).is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', '~']))
+/// The version that a component has whose manifest wants `wanted` and whose package has version `package`: `wanted` itself
+/// when the package is exactly that (a repacking suffix such as `+dfsg` or `~ds1` does not count), the package's upstream
+/// version when `wanted` is a series of it (`6.1` of `6.1.153`), else `None`.
+pub fn component_version<'a>(package: &'a str, wanted: &'a str) -> Option<&'a str> {
+    let upstream = upstream(package);
+    match upstream.strip_prefix(wanted)? {
+        rest if rest.is_empty() || rest.starts_with(['+', '~']) => Some(wanted),
+        rest if rest.starts_with('.') => Some(upstream),
+        _ => None,
+    }
 }
 
 /// Alternates between non-digits (`~` before the end, letters before all else) and numbers.
@@ -117,8 +124,10 @@ mod tests {
             ("1:1.22.1-9", "1.22.1"),
             ("6.1.153-1", "6.1.153"),
         ] {
-            assert!(packages_upstream(package, version), "{package} {version}");
+            assert_eq!(component_version(package, version), Some(version), "{package}");
         }
-        assert!(!packages_upstream("3.4.23+dfsg-4", "3.4.2"));
+        assert_eq!(component_version("3.4.23+dfsg-4", "3.4.2"), None);
+        assert_eq!(component_version("6.1.153-1", "6.1"), Some("6.1.153"));
+        assert_eq!(component_version("6.10.3-1", "6.1"), None);
     }
 }

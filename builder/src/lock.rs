@@ -58,7 +58,7 @@ pub struct AptProof {
 /// One component's artifacts (any key but `version` must be an architecture).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedComponent {
-    /// Version, as in the manifest.
+    /// Exact version: the manifest's, or the main package's when the manifest names a series (`6.1`).
     pub version: Version,
     /// Per architecture, in the manifest's order.
     #[serde(flatten)]

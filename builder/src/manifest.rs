@@ -49,7 +49,7 @@ pub struct ReleaseText {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComponentText {
-    /// Upstream version.
+    /// Upstream version; for a component from apt a series (`6.1`) will do, the lock then says which version exactly.
     pub version: Version,
     /// Where its files come from, in order.
     #[serde(rename = "artifact")]

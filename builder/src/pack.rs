@@ -112,13 +112,14 @@ pub fn pack(
 
 fn parts<'a>(
     manifest: &'a Manifest,
-    lock: &Lock,
+    lock: &'a Lock,
     architecture: Architecture,
     recipes: &Path,
 ) -> anyhow::Result<Vec<Part<'a>>> {
     let mut parts = Vec::new();
     for (name, text) in &manifest.release.components {
-        let places = Placeholders { version: &text.version, architecture };
+        let version = lock.component.get(name).map_or(&text.version, |component| &component.version);
+        let places = Placeholders { version, architecture };
         let wanted: Vec<_> = text.artifacts.iter().filter(|artifact| artifact.is_for(architecture)).collect();
         if wanted.is_empty() {
             continue;

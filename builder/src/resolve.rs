@@ -67,9 +67,17 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
             }
             None => apt_entry(item, offers.as_ref(), &mut proofs)?,
         };
+        let version = version(item, &entry)?;
         let component = components
             .entry(item.component.clone())
-            .or_insert_with(|| LockedComponent { version: item.version.clone(), artifacts: BTreeMap::new() });
+            .or_insert_with(|| LockedComponent { version: version.clone(), artifacts: BTreeMap::new() });
+        if item.is_main && component.version != version {
+            let text = format!(
+                "component `{}` would be {} on one architecture and {version} on {}",
+                item.component, component.version, item.architecture
+            );
+            return Err(Failure::new(text).hint("name the exact `version`, or make a release of each").into());
+        }
         component.artifacts.entry(item.architecture).or_default().push(entry);
     }
     let release = &manifest.release;
@@ -151,12 +159,6 @@ fn apt_entry(
     let offers = offers.context("no apt index was read")?;
     let request = Request { name, version: version.as_deref(), suite: suite.as_deref(), follow: follow.as_deref() };
     let (artifact, index, proof) = offers.choose(&request, item.architecture).with_context(place)?;
-    let package = artifact.url.rsplit_once('=').map_or("", |(_, version)| version);
-    if item.is_main && !debian_version::packages_upstream(package, item.version.as_str()) {
-        let text = format!("`{}` is not upstream version {}, as the manifest says", artifact.url, item.version);
-        let hint = format!("write `version = \"{}\"` if that is what you want", debian_version::upstream(package));
-        return Err(Failure::new(text).hint(hint)).with_context(place);
-    }
     let known = proofs.entry(index.clone()).or_insert_with(|| proof.clone());
     if *known != proof {
         return Err(Failure::new(format!("two apt sources offer different indexes for `{index}`"))
@@ -164,4 +166,17 @@ fn apt_entry(
             .into());
     }
     Ok(artifact)
+}
+
+/// The exact version of a component: the manifest's, or what its main package is when the manifest names a series.
+fn version(item: &Item<'_>, entry: &LockedArtifact) -> anyhow::Result<Version> {
+    let package = entry.url.strip_prefix("apt:").and_then(|package| package.rsplit_once('='));
+    let (true, Some((_, package))) = (item.is_main, package) else { return Ok(item.version.clone()) };
+    let version = debian_version::component_version(package, item.version.as_str()).ok_or_else(|| {
+        let text = format!("`{}` is not upstream version {}, as the manifest says", entry.url, item.version);
+        let hint = format!("write `version = \"{}\"` if that is what you want", debian_version::upstream(package));
+        Failure::new(text).hint(hint)
+    });
+    let version = version.with_context(|| format!("resolving component `{}`", item.component))?;
+    Ok(version.parse()?)
 }
