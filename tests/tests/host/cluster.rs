@@ -50,6 +50,7 @@ pub(crate) fn the_node_authorizer_limits_the_kubelet(stage: &Stage) -> Result<()
         master
             .host
             .inside(KUBECTL)
+            .arg("--kubeconfig=/dev/null") // not the administrator's, which root has by default
             .arg(format!("--server=https://{}:6443", master.host.address()))
             .arg("--certificate-authority=/etc/sealift/pki/ca.crt")
             .args([format!("--client-certificate={pair}"), format!("--client-key={pair}")])
@@ -140,16 +141,18 @@ pub(crate) fn certificates_rotate_without_the_installer(stage: &Stage) -> Result
     for current in ["kubelet-client-current.pem", "kubelet-server-current.pem"] {
         let link = master.host.file(&format!("/var/lib/kubelet/pki/{current}"));
         let first = wait::until("the first certificate", Duration::from_secs(60), || Ok(fs_err::read_link(&link)?))?;
-        let serial = |file: &std::path::Path| {
+        // The link's target is an absolute path of the host.
+        let serial = || {
+            let file = master.host.file(&fs_err::read_link(&link)?.display().to_string());
             Process::new("openssl").args(["x509", "-noout", "-serial", "-in"]).arg(file).text()
         };
-        let before = serial(&link)?;
+        let before = serial()?;
         wait::until("a renewed certificate", Duration::from_secs(420), || {
             ensure!(fs_err::read_link(&link)? != first, "{current} is still {}", first.display());
             Ok(())
         })
         .with_context(|| master.kubectl("get csr").unwrap_or_default())?;
-        ensure!(serial(&link)? != before);
+        ensure!(serial()? != before, "{current} is another file with the same certificate");
     }
     // The renewed serving certificate is the cluster's own and in use.
     let logs = master.kubectl("get nodes")?;
