@@ -24,8 +24,8 @@ use crate::failure::Failure;
 use crate::output::{Output, Progress, bytes};
 use crate::parallel;
 
-/// Nothing larger is downloaded when the size is not known beforehand.
-const SIZE_LIMIT: u64 = 8 << 30;
+/// Largest artifact whose size is not known beforehand.
+pub const ARTIFACT_LIMIT: u64 = 8 << 30;
 
 /// How downloads are done.
 #[derive(Clone, Debug)]
@@ -69,8 +69,17 @@ pub struct Wanted {
     pub urls: Vec<String>,
     /// Expected bytes.
     pub size: Option<u64>,
+    /// Most bytes that are taken when none are expected exactly.
+    pub limit: u64,
     /// Expected digest; without one whatever arrives complete is taken.
     pub sha256: Option<Digest>,
+}
+
+impl Wanted {
+    /// Most bytes that are taken.
+    fn cap(&self) -> u64 {
+        self.size.unwrap_or(self.limit)
+    }
 }
 
 /// A file in the cache whose digest is known.
@@ -325,7 +334,7 @@ fn download(
     let mut offset = partial.file.metadata()?.len();
     let note = partial.note();
     let validator = note.as_deref().and_then(|note| note.strip_prefix(url)?.strip_prefix('\n'));
-    let cap = wanted.size.unwrap_or(SIZE_LIMIT);
+    let cap = wanted.cap();
     // Without a digest only the server's validator proves that both parts belong together.
     if offset > 0 && (offset >= cap || (wanted.sha256.is_none() && validator.is_none())) {
         partial.clear()?;
@@ -423,7 +432,7 @@ fn receive(
     std::io::copy(&mut (&mut partial.file).take(offset), &mut hash)?;
     partial.file.set_len(offset)?;
     partial.file.seek(SeekFrom::Start(offset))?;
-    let cap = wanted.size.unwrap_or(SIZE_LIMIT);
+    let cap = wanted.cap();
     let mut buffer = vec![0; 128 << 10];
     loop {
         progress.set(hash.count());
@@ -460,7 +469,7 @@ fn receive(
 }
 
 fn expected(wanted: &Wanted) -> String {
-    wanted.size.map_or_else(|| format!("at most {SIZE_LIMIT}"), |size| size.to_string())
+    wanted.size.map_or_else(|| format!("at most {}", wanted.limit), |size| size.to_string())
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

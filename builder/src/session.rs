@@ -66,6 +66,7 @@ impl Session {
                 name: artifact.url.clone(),
                 urls,
                 size: Some(artifact.size),
+                limit: artifact.size,
                 sha256: Some(artifact.sha256),
             });
         }

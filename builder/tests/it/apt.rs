@@ -275,3 +275,10 @@ fn a_version_that_is_not_the_manifests_is_an_error_with_the_alternative() {
     archive.workshop.edit("deb.toml", "apt = \"tool\"", "apt = \"tool\"\nversion = \"9-1\"");
     archive.assert_refused("on offer: 1.0-1 in testing-x");
 }
+
+#[test]
+fn an_endless_in_release_is_refused() {
+    let archive = Archive::new();
+    archive.write_in_release(&"x".repeat((16 << 20) + 1));
+    archive.assert_refused("more arrives than the expected at most 16777216 bytes");
+}

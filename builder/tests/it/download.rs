@@ -29,7 +29,8 @@ fn options() -> Options {
 
 fn wanted(server: &Server) -> Wanted {
     let (content, urls) = (content(), vec![format!("{}/x.tar.gz", server.url)]);
-    Wanted { name: "x".into(), urls, size: Some(content.len() as u64), sha256: Some(Digest::of(&content)) }
+    let (size, sha256) = (Some(content.len() as u64), Some(Digest::of(&content)));
+    Wanted { name: "x".into(), urls, size, limit: 1 << 30, sha256 }
 }
 
 struct Place {
@@ -236,6 +237,7 @@ fn mirrors_replace_prefixes_and_may_be_directories() {
         name: "x".into(),
         urls: vec!["https://upstream.invalid/x.tar.gz".into()],
         size: None,
+        limit: 1 << 30,
         sha256: Some(Digest::of(&content())),
     };
     let place = Place::new();
@@ -255,4 +257,18 @@ fn two_builders_share_one_cache() {
     });
     place.assert_every_file_is_what_its_name_says();
     assert_eq!(server.requests().len(), 1, "one fetches, the others wait for it");
+}
+
+#[test]
+fn a_download_of_unknown_size_is_capped() {
+    let server = Server::start(|number, request, stream| match number {
+        0 => honest(request, stream, &content()),
+        _ => respond(stream, "200 OK", &[], &content()),
+    });
+    let place = Place::new();
+    let wanted = Wanted { size: None, sha256: None, limit: 599_999, ..wanted(&server) };
+    place.assert_refused(&wanted, "offers 600000 bytes, expected at most 599999");
+    place.assert_refused(&wanted, "more arrives than the expected at most 599999 bytes");
+    assert_eq!(place.finished(), Vec::<std::path::PathBuf>::new());
+    place.assert_good(&Wanted { limit: 600_000, ..wanted });
 }

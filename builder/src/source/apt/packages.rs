@@ -57,6 +57,7 @@ pub(super) fn fetch(
         name: format!("{} {}", source.suite, listed.path),
         urls: by_hash.into_iter().chain([direct]).collect(),
         size: Some(listed.size),
+        limit: listed.size,
         sha256: Some(listed.sha256),
     };
     network.fetch(cache, &wanted)

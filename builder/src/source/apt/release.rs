@@ -17,6 +17,9 @@ use crate::http::{Network, Wanted};
 use crate::lock::AptProof;
 use crate::process;
 
+/// Largest InRelease: those of Debian have a quarter of a MiB.
+const LIMIT: u64 = 16 << 20;
+
 /// A Release whose signature is good.
 #[derive(Debug)]
 pub struct Release {
@@ -49,6 +52,7 @@ pub(super) fn fetch(source: &AptSource, network: &Network, cache: &Cache) -> any
         name: format!("{} InRelease", source.suite),
         urls: vec![format!("{}/dists/{}/InRelease", source.uri, source.suite)],
         size: None,
+        limit: LIMIT,
         sha256: None,
     };
     let fetched = network.fetch(cache, &wanted)?;
