@@ -103,6 +103,10 @@ impl Archive {
     }
 
     fn sign(&self, release: &str, home: &str) {
+        self.sign_with(release, home, "SHA512");
+    }
+
+    fn sign_with(&self, release: &str, home: &str, hash: &str) {
         self.workshop.write("Release", release.as_bytes());
         let (home, input, output) =
             (self.home(home), self.workshop.path("Release"), self.workshop.path("archive/dists/stable/InRelease"));
@@ -115,6 +119,9 @@ impl Archive {
                 "--batch",
                 "--yes",
                 "--quiet",
+                "--allow-weak-digest-algos",
+                "--digest-algo",
+                hash,
                 "--clearsign",
                 "--output",
                 &path(&output),
@@ -212,6 +219,14 @@ fn a_bad_signature_is_refused() {
     archive.assert_refused("no good signature");
     archive.write_in_release(&fs_err::read_to_string(archive.workshop.path("Release")).unwrap());
     archive.assert_refused("not one signed message");
+}
+
+#[test]
+fn a_signature_with_a_weak_hash_is_refused() {
+    let archive = Archive::new();
+    archive.sign_with(&fs_err::read_to_string(archive.workshop.path("Release")).unwrap(), "gpg", "SHA1");
+    assert!(archive.in_release().contains("Hash: SHA1"));
+    archive.assert_refused("no good signature");
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn verify(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<(S
         fs_err::remove_file(&plain)?;
     }
     let mut arguments: Vec<PathBuf> = ["--homedir".into(), scratch.into(), "--status-fd".into(), "1".into()].into();
+    arguments.extend(["--weak-digest".into(), "SHA1".into()]);
     for keyring in keyrings(source, scratch)? {
         arguments.extend(["--keyring".into(), keyring]);
     }
@@ -128,7 +129,10 @@ fn verify(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<(S
     Ok((text, key))
 }
 
-/// The primary fingerprint of a good signature, if there is one and no bad one (gnupg's doc/DETAILS).
+/// SHA-256, SHA-384 and SHA-512 (RFC 9580, 9.5); for older ones colliding texts can be made.
+const STRONG_HASHES: [&str; 3] = ["8", "9", "10"];
+
+/// The primary fingerprint of a good signature with a strong hash, if there is one and no bad one (gnupg's doc/DETAILS).
 ///
 /// A signature by a key that the keyring lacks (`ERRSIG … 9`) counts for nothing and against nothing: archives sign with
 /// several generations of keys.
@@ -143,7 +147,10 @@ fn signer(status: &str) -> Option<String> {
             Some("ERRSIG") if line.get(6).map(String::as_str) != Some("9") => return None,
             Some("GOODSIG") => good = true,
             // VALIDSIG FPR DATE STAMP EXPIRES VERSION RESERVED PUBKEY HASH CLASS PRIMARY
-            Some("VALIDSIG") => key = key.or_else(|| line.get(10).or(line.get(1)).cloned()),
+            Some("VALIDSIG") => match line.get(8).map(String::as_str) {
+                Some(hash) if STRONG_HASHES.contains(&hash) => key = key.or_else(|| line.get(10).cloned()),
+                _ => return None,
+            },
             _ => {}
         }
     }
@@ -279,6 +286,14 @@ mod tests {
             assert_eq!(signer(&format!("{valid}{bad}")), None, "{bad}");
         }
         assert_eq!(signer(""), None);
+        for (hash, strong) in
+            [("8", true), ("9", true), ("10", true), ("1", false), ("2", false), ("3", false), ("", false)]
+        {
+            let text = valid.replace(" 1 8 01 ", &format!(" 1 {hash} 01 "));
+            assert_eq!(signer(&text).is_some(), strong, "hash algorithm {hash}");
+        }
+        // Of two signatures none may be weak.
+        assert_eq!(signer(&format!("{valid}{}", valid.replace(" 1 8 01 ", " 1 2 01 "))), None);
     }
 
     #[test]
