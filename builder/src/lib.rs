@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod cache;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod completeness;
 pub mod debian_version;

@@ -209,6 +209,23 @@ fn an_older_release_than_the_locks_is_refused() {
 }
 
 #[test]
+fn an_expired_release_is_refused_unless_the_source_says_it_is_a_snapshot() {
+    let archive = Archive::new();
+    let release = fs_err::read_to_string(archive.workshop.path("Release")).unwrap();
+    let until = |date: &str| {
+        archive.sign(&release.replace("SHA256:", &format!("Valid-Until: {date}\nSHA256:")), "gpg");
+    };
+    until("Sat, 07 Nov 9998 10:00:00 UTC");
+    archive.lock().success();
+    until("Tue, 07 Nov 2023 10:00:00 UTC");
+    archive.assert_refused("was valid until Tue, 07 Nov 2023 10:00:00 UTC, now is ");
+    archive.sources("Check-Valid-Until: no\n");
+    archive.lock().success();
+    until("soon");
+    archive.assert_refused("its `Valid-Until: soon` cannot be read");
+}
+
+#[test]
 fn a_bad_signature_is_refused() {
     let archive = Archive::new();
     let good = archive.in_release();

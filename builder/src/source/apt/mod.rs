@@ -72,6 +72,9 @@ pub fn survey(
     for source in sources {
         let bytes = release::fetch(source, network, cache)?;
         let release = release::check(source, &bytes, scratch.path())?;
+        if source.expires {
+            release.check_not_expired(&crate::clock::release_date()?)?;
+        }
         output.event("checked", &format!("{} of {} signed by {}", source.suite, release.date, release.key));
         for (component, architecture) in source.indexes(architectures) {
             let index = format!("{}/{component}/{architecture}", source.suite);

@@ -25,6 +25,8 @@ const LIMIT: u64 = 16 << 20;
 pub struct Release {
     /// `Date`, as written.
     pub date: String,
+    /// `Valid-Until`, as written; archives that never expire have none.
+    pub valid_until: Option<String>,
     /// Fingerprint of the (primary) key that signed it.
     pub key: String,
     suite: String,
@@ -86,8 +88,13 @@ fn checked(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<R
     }
     let date = field("Date");
     sortable(&date).with_context(|| format!("its date `{date}` cannot be read"))?;
+    let valid_until = Some(field("Valid-Until")).filter(|text| !text.is_empty());
+    if let Some(text) = &valid_until {
+        sortable(text).with_context(|| format!("its `Valid-Until: {text}` cannot be read"))?;
+    }
     let by_hash = field("Acquire-By-Hash") == "yes";
-    Ok(Release { date, key, suite, codename, inrelease: Digest::of(bytes), by_hash, files: listed(paragraph)? })
+    let (inrelease, files) = (Digest::of(bytes), listed(paragraph)?);
+    Ok(Release { date, valid_until, key, suite, codename, inrelease, by_hash, files })
 }
 
 /// Exactly one clear-signed message and nothing else.
@@ -233,6 +240,16 @@ impl Release {
         }
     }
 
+    /// Refuses a Release that says it is out of date; `now` is written as its dates are.
+    pub fn check_not_expired(&self, now: &str) -> anyhow::Result<()> {
+        let Some(until) = self.valid_until.as_deref().filter(|until| sortable(until) < sortable(now)) else {
+            return Ok(());
+        };
+        Err(Failure::new(format!("the Release of `{}` was valid until {until}, now is {now}", self.codename))
+            .hint("a mirror that is behind, an attack with an old index, or a wrong clock; for a snapshot say `Check-Valid-Until: no` in the apt source")
+            .into())
+    }
+
     /// Refuses to go back behind the Release that the last lock saw.
     pub fn check_not_older(&self, before: &AptProof, index: &str) -> anyhow::Result<()> {
         if sortable(&self.date) >= sortable(&before.date) {
@@ -272,6 +289,29 @@ mod tests {
         ];
         assert!(dates.windows(2).all(|pair| sortable(pair[0]).unwrap() < sortable(pair[1]).unwrap()));
         assert_eq!(sortable("yesterday"), None);
+    }
+
+    #[test]
+    fn a_release_expires_after_its_last_second() {
+        let mut release = Release {
+            date: "Sat, 07 Nov 2026 10:00:00 UTC".into(),
+            valid_until: Some("Sat, 14 Nov 2026 10:00:00 UTC".into()),
+            key: String::new(),
+            suite: "stable".into(),
+            codename: "x".into(),
+            inrelease: Digest::of(b""),
+            by_hash: false,
+            files: Vec::new(),
+        };
+        assert!(release.check_not_expired("Sat, 14 Nov 2026 10:00:00 UTC").is_ok());
+        let error = release.check_not_expired("Sat, 14 Nov 2026 10:00:01 UTC").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the Release of `x` was valid until Sat, 14 Nov 2026 10:00:00 UTC, now is Sat, 14 Nov 2026 10:00:01 UTC"
+        );
+        release.valid_until = None;
+        assert!(release.check_not_expired("Sat, 14 Nov 2099 10:00:01 UTC").is_ok());
+        assert!(sortable(&crate::clock::release_date().unwrap()).is_some());
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct AptSource {
     pub architectures: Vec<String>,
     /// Who may sign it.
     pub signed_by: SignedBy,
+    /// Whether a Release of it may expire (`Check-Valid-Until`).
+    pub expires: bool,
 }
 
 /// `Signed-By`.
@@ -91,6 +93,7 @@ struct Entry {
     architectures: Vec<String>,
     trusted: bool,
     signed_by: Option<String>,
+    expires: bool,
 }
 
 /// Parses a `.sources` file.
@@ -106,9 +109,10 @@ pub fn parse_deb822(text: &str, output: &Output) -> anyhow::Result<Vec<AptSource
         let yes = |name: &str| {
             field(name).is_some_and(|value| ["yes", "true", "1"].contains(&value.trim().to_lowercase().as_str()))
         };
-        let off =
-            field("Enabled").is_some_and(|value| ["no", "false", "0"].contains(&value.trim().to_lowercase().as_str()));
-        if off || !words("Types").iter().any(|kind| kind == "deb") {
+        let no = |name: &str| {
+            field(name).is_some_and(|value| ["no", "false", "0"].contains(&value.trim().to_lowercase().as_str()))
+        };
+        if no("Enabled") || !words("Types").iter().any(|kind| kind == "deb") {
             continue;
         }
         let entry = Entry {
@@ -118,6 +122,7 @@ pub fn parse_deb822(text: &str, output: &Output) -> anyhow::Result<Vec<AptSource
             architectures: words("Architectures"),
             trusted: yes("Trusted") || yes("Allow-Insecure"),
             signed_by: field("Signed-By"),
+            expires: !no("Check-Valid-Until"),
         };
         sources.extend(checked(&entry, output)?);
     }
@@ -155,6 +160,7 @@ pub fn parse_list(text: &str, output: &Output) -> anyhow::Result<Vec<AptSource>>
             architectures: option("arch").map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default(),
             trusted: ["trusted", "allow-insecure"].iter().any(|name| option(name).is_some_and(|value| value != "no")),
             signed_by: option("signed-by").map(|list| list.replace(',', " ")),
+            expires: option("check-valid-until") != Some("no"),
         };
         sources.extend(checked(&entry, output)?);
     }
@@ -185,7 +191,8 @@ fn checked(entry: &Entry, output: &Output) -> anyhow::Result<Vec<AptSource>> {
             }
             let signed_by = signed_by(entry.signed_by.as_deref(), &place)?;
             let (components, architectures) = (entry.components.clone(), entry.architectures.clone());
-            sources.push(AptSource { uri, suite: suite.clone(), components, architectures, signed_by });
+            let (suite, expires) = (suite.clone(), entry.expires);
+            sources.push(AptSource { uri, suite, components, architectures, signed_by, expires });
         }
     }
     Ok(sources)
@@ -237,6 +244,16 @@ mod tests {
         }
         let text = "Types: deb\nURIs: http://a.example\nSuites: x\nComponents: main\nTrusted: yes\nSigned-By: /k.gpg\n";
         assert!(format!("{:#}", parse_deb822(text, &Output::silent()).unwrap_err()).contains("trusted=yes"));
+    }
+
+    #[test]
+    fn a_snapshot_may_be_old() {
+        let list = "deb [signed-by=/k.gpg check-valid-until=no] http://a.example x main\ndeb [signed-by=/k.gpg] http://a.example y main\n";
+        let deb822 = "Types: deb\nURIs: http://a.example\nSuites: x\nComponents: main\nSigned-By: /k.gpg\nCheck-Valid-Until: no\n\n\
+                      Types: deb\nURIs: http://a.example\nSuites: y\nComponents: main\nSigned-By: /k.gpg\n";
+        let sources = parse_list(list, &Output::silent()).unwrap();
+        assert_eq!(sources.iter().map(|source| source.expires).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(parse_deb822(deb822, &Output::silent()).unwrap(), sources);
     }
 
     #[test]
