@@ -30,15 +30,15 @@ pub struct Lock {
     pub manifest: Digest,
     /// zstd level of the layers.
     pub level: i32,
-    /// Signed indexes that vouched for packages, by `SUITE/COMPONENT/ARCHITECTURE`.
+    /// Signed indexes that were looked through for packages, by `SUITE/COMPONENT/ARCHITECTURE`: none of them may get older.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub apt: BTreeMap<String, AptProof>,
     /// Artifacts by component and architecture, in the manifest's order.
     pub component: BTreeMap<ComponentName, LockedComponent>,
 }
 
-/// The signed chain that a package's digest came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The signed chain that a package's digest came from, or could have come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AptProof {
     /// Suite as the Release names it.
@@ -167,7 +167,7 @@ impl Lock {
         })
     }
 
-    /// The suites its apt packages came from.
+    /// The suites its apt packages were looked for in.
     pub fn suites(&self) -> BTreeSet<&str> {
         self.apt.values().map(|proof| proof.suite.as_str()).collect()
     }

@@ -50,7 +50,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         .map(|(pending, fetched)| pending.finish(fetched.as_ref(), &session.output))
         .collect::<Vec<_>>();
 
-    let mut proofs = BTreeMap::new();
+    let mut proofs = offers.as_ref().map(|offers| offers.proofs.clone()).unwrap_or_default();
     let mut components: BTreeMap<ComponentName, LockedComponent> = BTreeMap::new();
     for (item, resolution) in items.iter().zip(resolutions) {
         let entry = match resolution {

@@ -209,6 +209,32 @@ fn an_older_release_than_the_locks_is_refused() {
 }
 
 #[test]
+fn a_suite_that_nothing_came_from_may_not_get_older_either() {
+    let archive = Archive::new();
+    let release = fs_err::read_to_string(archive.workshop.path("Release")).unwrap();
+    let empty = "Package: other\nVersion: 1\nArchitecture: amd64\nFilename: x\nSize: 1\nSHA256: ".to_owned()
+        + &Digest::of(b"x").hex()
+        + "\n";
+    archive.workshop.write("archive/dists/security/main/binary-amd64/Packages", empty.as_bytes());
+    let line = format!(" {} {} main/binary-amd64/Packages", Digest::of(empty.as_bytes()).hex(), empty.len());
+    let security = |date: &str| {
+        let text = format!("Suite: security\nCodename: security-x\nDate: {date}\nSHA256:\n{line}\n");
+        archive.sign(&text, "gpg");
+        archive.workshop.write("archive/dists/security/InRelease", archive.in_release().as_bytes());
+        archive.sign(&release, "gpg");
+    };
+    let sources = fs_err::read_to_string(archive.workshop.path("test.sources")).unwrap();
+    archive.workshop.edit("test.sources", &sources, &sources.replace("Suites: stable", "Suites: stable security"));
+    security("Sat, 07 Nov 2026 10:00:00 UTC");
+    archive.lock().success();
+    let lock = fs_err::read(archive.workshop.path("deb.lock")).unwrap();
+    archive.lock().success();
+    assert_eq!(lock, fs_err::read(archive.workshop.path("deb.lock")).unwrap());
+    security("Sat, 07 Nov 2026 09:00:00 UTC");
+    archive.assert_refused("the Release of `security/main/amd64` is of Sat, 07 Nov 2026 09:00:00 UTC");
+}
+
+#[test]
 fn an_expired_release_is_refused_unless_the_source_says_it_is_a_snapshot() {
     let archive = Archive::new();
     let release = fs_err::read_to_string(archive.workshop.path("Release")).unwrap();

@@ -41,6 +41,8 @@ pub struct Request<'a> {
 pub struct Offers {
     /// By architecture.
     packages: BTreeMap<Architecture, Vec<Offer>>,
+    /// Of every index that was read, by `SUITE/COMPONENT/ARCHITECTURE`; those that sources disagree on are left out.
+    pub proofs: BTreeMap<String, AptProof>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +71,7 @@ pub fn survey(
     }
     let scratch = cache.scratch()?;
     let mut packages: BTreeMap<Architecture, Vec<Offer>> = BTreeMap::new();
+    let mut proofs: BTreeMap<String, BTreeSet<AptProof>> = BTreeMap::new();
     for source in sources {
         let bytes = release::fetch(source, network, cache)?;
         let release = release::check(source, &bytes, scratch.path())?;
@@ -84,6 +87,7 @@ pub fn survey(
             let Some(listed) = release.packages_index(&component, architecture) else { continue };
             let file = packages::fetch(source, &release, &listed, network, cache)?;
             let proof = release.proof(file.sha256);
+            proofs.entry(index.clone()).or_default().insert(proof.clone());
             let found = packages::read(&file.path, &listed.path, |name| {
                 patterns.iter().any(|pattern| glob::matches(pattern, name))
             })?;
@@ -91,7 +95,11 @@ pub fn survey(
             packages.entry(architecture).or_default().extend(offers);
         }
     }
-    Ok(Offers { packages })
+    let single = |(index, found): (String, BTreeSet<AptProof>)| match Vec::from_iter(found).as_slice() {
+        [only] => Some((index, only.clone())),
+        _ => None,
+    };
+    Ok(Offers { packages, proofs: proofs.into_iter().filter_map(single).collect() })
 }
 
 impl Offers {
