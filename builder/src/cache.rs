@@ -1,7 +1,7 @@
 //! The cache: `$XDG_CACHE_HOME/sealift`, shared by all builds of a user and safe to delete at any time.
 //!
 //! `sha256/HEX` are finished downloads, `part/KEY` unfinished ones, `layer/KEY` packed layers, `tmp/` spool directories.
-//! A finished file is believed for its digest only: it is hashed before use, and removed when it is damaged. Files get
+//! All of it is its owner's alone. A finished file is believed for its digest only: it is hashed before use, and removed when it is damaged. Files get
 //! their final name by one rename after fsync, so a killed builder leaves nothing half-written under one.
 
 use std::fs::{File, TryLockError};
@@ -47,8 +47,10 @@ impl Cache {
             None => default_directory()?,
         };
         let hint = || Failure::new("the cache cannot be used").hint("`--cache DIR` names another directory");
-        for part in ["sha256", "part", "layer", "tmp"] {
-            fs_err::create_dir_all(root.join(part)).with_context(hint)?;
+        for part in ["", "sha256", "part", "layer", "tmp"] {
+            let path = root.join(part);
+            create_private(&path).with_context(|| format!("making `{}`", path.display())).with_context(hint)?;
+            refuse_shared(&path)?;
         }
         Ok(Self { root: fs_err::canonicalize(root)? })
     }
@@ -195,6 +197,27 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         remove_scratch(&self.directory, &self.lock);
     }
+}
+
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Layers and downloads are believed because nobody else could have put them there.
+fn refuse_shared(path: &Path) -> anyhow::Result<()> {
+    let metadata = fs_err::metadata(path)?;
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.uid() != me {
+        let text = format!("the cache directory `{}` belongs to user {}, not to {me}", path.display(), metadata.uid());
+        return Err(Failure::new(text).hint("`--cache DIR` names another directory").into());
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let text = format!("others may write to the cache directory `{}`", path.display());
+        let hint = "delete it if others could have used it, else `chmod go-w` it; or name another with `--cache DIR`";
+        return Err(Failure::new(text).hint(hint).into());
+    }
+    Ok(())
 }
 
 fn default_directory() -> anyhow::Result<PathBuf> {

@@ -1,5 +1,5 @@
 //! Images → bundle file: index, signature, and the installer beside it; each file appears whole or not at all, the bundle
-//! last.
+//! last. Nothing is signed before the installer's own reader has read all of it.
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bundle::layout::Layout;
 use bundle::sign::{SecretKey, sign_index};
-use bundle::{Digest, Release};
+use bundle::{Digest, Discard, Error, Release, UnverifiedBundle};
 
 use crate::cache::{self, Pending};
 use crate::failure::Failure;
@@ -48,6 +48,12 @@ pub fn write(
     key: Option<&SecretKey>,
     out: &Path,
 ) -> anyhow::Result<(PathBuf, u64)> {
+    if key.is_some() {
+        check(layout).with_context(|| {
+            Failure::new("every host would refuse the bundle: nothing was signed")
+                .hint("if the cache was damaged or changed by others, delete it and build again")
+        })?;
+    }
     fs_err::create_dir_all(out)?;
     cache::write_atomic(&out.join("installer"), &installer.bytes, 0o755)?;
     let mut signatures = Vec::new();
@@ -69,4 +75,25 @@ pub fn write(
     drop(writer);
     pending.finish()?;
     Ok((path, layout.size(&signatures)))
+}
+
+/// Reads the bundle by the rules of a host while it is written to nowhere. Digests of its index bind the file that is
+/// written afterwards to what was read here.
+fn check(layout: &Layout) -> anyhow::Result<()> {
+    let (reader, writer) = std::io::pipe().context("making a pipe")?;
+    let (written, read) = std::thread::scope(|scope| {
+        let writing = scope.spawn(move || layout.write(BufWriter::with_capacity(256 << 10, writer), &[]));
+        let read = read_all(reader);
+        (writing.join(), read)
+    });
+    match written.map_err(|_| Failure::new("writing the bundle ended abnormally"))? {
+        // It ends with a broken pipe when the reader has refused.
+        Ok(()) | Err(Error::Write(_)) => Ok(read?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the reader and drops it, whatever happens: its writer must not wait for ever.
+fn read_all(reader: std::io::PipeReader) -> Result<(), Error> {
+    UnverifiedBundle::open(reader)?.without_signatures()?.unpack(&mut Discard).map(|_| ())
 }

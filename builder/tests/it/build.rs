@@ -164,6 +164,48 @@ fn a_warm_build_packs_nothing_and_one_change_packs_one() {
 }
 
 #[test]
+fn a_layer_that_no_host_would_take_is_not_signed() {
+    let workshop = Workshop::new(50_000);
+    workshop.lock().success();
+    plain().current_dir(workshop.path("")).args(["keygen", "--no-password", "--out", "k"]).assert().success();
+    workshop.build("dist").args(["--key", "k.key"]).assert().success();
+    fs_err::remove_dir_all(workshop.path("dist")).unwrap();
+    // Someone changes a layer and its description together: the cache itself has nothing to say against it.
+    let of_alpha = |layer: &String| {
+        let record = fs_err::read_to_string(workshop.path("cache/layer").join(layer).join("record.json")).unwrap();
+        record.contains("bin/alpha")
+    };
+    let layer = names(&workshop.path("cache/layer")).into_iter().find(of_alpha).unwrap();
+    let forged = b"no layer at all";
+    workshop.write(&format!("cache/layer/{layer}/layer"), forged);
+    let record = format!("cache/layer/{layer}/record.json");
+    let text = fs_err::read(workshop.path(&record)).unwrap();
+    let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    value["digest"] = serde_json::to_value(Digest::of(forged)).unwrap();
+    value["size"] = forged.len().into();
+    workshop.write(&record, &serde_json::to_vec(&value).unwrap());
+    let build = workshop.build("dist").args(["--key", "k.key"]).assert().code(4);
+    assert!(stderr(&build).contains("nothing was signed"), "{}", stderr(&build));
+    assert_eq!(names(&workshop.path("dist")), Vec::<String>::new());
+}
+
+#[test]
+fn the_cache_is_its_owners_alone() {
+    let workshop = Workshop::new(100);
+    workshop.lock().success();
+    let cache = workshop.path("cache");
+    assert_eq!(fs_err::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    for part in ["", "layer"] {
+        let path = cache.join(part);
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o770)).unwrap();
+        let build = workshop.build("dist").assert().code(1);
+        assert!(stderr(&build).contains("others may write to the cache directory"), "{}", stderr(&build));
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        workshop.build("dist").assert().success();
+    }
+}
+
+#[test]
 fn the_lock_is_stable_and_must_fit() {
     let workshop = Workshop::new(1000);
     let missing = workshop.build("dist").assert().code(1);
