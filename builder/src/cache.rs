@@ -79,14 +79,8 @@ impl Cache {
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path)?;
             file.file().lock().with_context(|| format!("locking `{}`", path.display()))?;
             // Another builder may have finished and renamed the file while we waited for its lock.
-            let ours = file.metadata()?;
-            match fs_err::metadata(&path) {
-                Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
-                    return Ok(Partial { path, file });
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
+            if is_at(&file, &path)? {
+                return Ok(Partial { path, file });
             }
         }
     }
@@ -276,11 +270,17 @@ impl Pending {
             .and_then(|name| name.to_str())
             .with_context(|| format!("`{}` is no file name", path.display()))?;
         let temporary = path.with_file_name(format!(".{name}.partial"));
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&temporary)?;
-        if file.file().try_lock().is_err() {
-            return Err(Failure::new(format!("another builder is writing `{}`", path.display())).into());
-        }
+        let file = loop {
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&temporary)?;
+            if file.file().try_lock().is_err() {
+                return Err(Failure::new(format!("another builder is writing `{}`", path.display())).into());
+            }
+            // Between opening and locking it another builder may have given it the final name: not ours to empty.
+            if is_at(&file, &temporary)? {
+                break file;
+            }
+        };
         file.set_len(0)?;
         // The mode must not depend on the umask.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
@@ -306,8 +306,48 @@ impl Drop for Pending {
     }
 }
 
+/// Whether the open file still is the one at `path`.
+fn is_at(file: &fs_err::File, path: &Path) -> anyhow::Result<bool> {
+    let ours = file.metadata()?;
+    match fs_err::symlink_metadata(path) {
+        Ok(there) => Ok(there.ino() == ours.ino() && there.dev() == ours.dev()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn sync_parent(path: &Path) -> anyhow::Result<()> {
     let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     fs_err::File::open(parent)?.sync_all()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finished_file_is_never_emptied_by_another_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        let contents: Vec<Vec<u8>> = (0..4).map(|byte| vec![byte; 5000]).collect();
+        write_atomic(&path, &contents[0], 0o644).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(700);
+        std::thread::scope(|scope| {
+            for content in &contents {
+                let path = &path;
+                scope.spawn(move || {
+                    while std::time::Instant::now() < deadline {
+                        // One of several that begin at the same time is told so.
+                        let _ = write_atomic(path, content, 0o644);
+                    }
+                });
+            }
+            while std::time::Instant::now() < deadline {
+                let found = fs_err::read(&path).unwrap();
+                assert!(contents.contains(&found), "{} bytes", found.len());
+            }
+        });
+        assert!(contents.contains(&fs_err::read(&path).unwrap()));
+    }
 }
