@@ -39,10 +39,7 @@ fn build(programs: &Programs, directory: &Path, report: &Path) -> Result<(Produc
     let yard = Yard::lay(programs, &directory.join("yard"), Some(&directory.join("cache")))?;
     yard.keygen("demo")?;
     yard.lock()?;
-    let mut arguments = vec!["build".to_owned(), yard.manifest().display().to_string()];
-    arguments.extend(yard.network());
-    arguments.extend(["--installer".to_owned(), programs.installer.display().to_string()]);
-    arguments.extend(["--key", "demo.key", "--out", "dist"].map(str::to_owned));
+    let arguments = yard.build_arguments(Some("demo"), "dist");
     let run = || local(report, &programs.builder, &arguments, yard.directory());
     let (cold, warm) = (run()?, run()?);
     let product = yard.build("demo", "dist")?;

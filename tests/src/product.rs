@@ -111,20 +111,32 @@ impl Yard {
         Ok(())
     }
 
-    /// The build's command line, signed with `key`, into `out`.
-    pub fn build_process(&self, key: &str, out: &str) -> Process {
-        self.builder("build")
-            .arg(self.manifest())
-            .args(self.network())
-            .arg("--installer")
-            .arg(&self.programs.installer)
-            .args(["--key", &format!("{key}.key"), "--out", out])
+    /// Arguments of a build into `out`. Without a key the result is unsigned, and every byte of it is reproducible; a signature is not:
+    /// minisign mixes randomness in.
+    pub fn build_arguments(&self, key: Option<&str>, out: &str) -> Vec<String> {
+        let mut arguments = vec!["build".to_owned(), self.manifest().display().to_string()];
+        arguments.extend(self.network());
+        arguments.extend(["--installer".to_owned(), self.programs.installer.display().to_string()]);
+        arguments.extend(["--out".to_owned(), out.to_owned()]);
+        if let Some(key) = key {
+            arguments.extend(["--key".to_owned(), format!("{key}.key")]);
+        }
+        arguments
+    }
+
+    /// Builds an unsigned bundle.
+    pub fn build_unsigned(&self, out: &str) -> Result<PathBuf> {
+        Process::new(&self.programs.builder).args(self.build_arguments(None, out)).directory(&self.directory).run()?;
+        bundle_in(&self.directory.join(out))
     }
 
     /// Builds and signs the bundle.
     pub fn build(&self, key: &str, out: &str) -> Result<Product> {
         let start = Instant::now();
-        self.build_process(key, out).run()?;
+        Process::new(&self.programs.builder)
+            .args(self.build_arguments(Some(key), out))
+            .directory(&self.directory)
+            .run()?;
         let took = start.elapsed();
         let product = self.directory.join(out);
         Ok(Product {
