@@ -333,7 +333,8 @@ fn download(
 ) -> Attempt<(Digest, u64)> {
     let mut offset = partial.file.metadata()?.len();
     let note = partial.note();
-    let validator = note.as_deref().and_then(|note| note.strip_prefix(url)?.strip_prefix('\n'));
+    let place = place(url);
+    let validator = note.as_deref().and_then(|note| note.strip_prefix(&place)?.strip_prefix('\n'));
     let cap = wanted.cap();
     // Without a digest only the server's validator proves that both parts belong together.
     if offset > 0 && (offset >= cap || (wanted.sha256.is_none() && validator.is_none())) {
@@ -381,7 +382,7 @@ fn accept(
             {
                 return Err(lasting(format!("`{}` offers {length} bytes, expected {}", shown(url), expected(wanted))));
             }
-            partial.set_note(validator(headers).map(|validator| format!("{url}\n{validator}")).as_deref())?;
+            partial.set_note(validator(headers).map(|validator| format!("{}\n{validator}", place(url))).as_deref())?;
             Ok(0)
         }
         StatusCode::PARTIAL_CONTENT if offset > 0 => {
@@ -474,6 +475,11 @@ fn expected(wanted: &Wanted) -> String {
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What stands for a URL on disk: enough to know it again, and nothing of a password in it.
+fn place(url: &str) -> String {
+    Digest::of(url.as_bytes()).hex()
 }
 
 /// A strong ETag, else Last-Modified (RFC 9110, 13.1.5).

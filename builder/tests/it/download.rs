@@ -272,3 +272,26 @@ fn a_download_of_unknown_size_is_capped() {
     assert_eq!(place.finished(), Vec::<std::path::PathBuf>::new());
     place.assert_good(&Wanted { limit: 600_000, ..wanted });
 }
+
+#[test]
+fn a_password_in_a_mirrors_address_is_not_stored() {
+    let server = Server::start(|_, request, stream| {
+        let head = ["ETag: \"one\"".to_owned(), "Content-Length: 600000".to_owned()];
+        match request.offset() {
+            None => respond(stream, "200 OK", &head, &content()[..300_000]),
+            Some(_) => respond(stream, "503 Service Unavailable", &[], b""),
+        }
+    });
+    let place = Place::new();
+    let wanted = Wanted { urls: vec![server.url.replace("//", "//user:secret@") + "/x"], ..wanted(&server) };
+    place.fetch(&wanted).unwrap_err();
+    assert_eq!(server.requests().last().unwrap().offset(), Some(300_000));
+    assert!(server.requests().last().unwrap().header("if-range").is_some(), "the address is known again");
+    let parts = fs_err::read_dir(place.directory.path().join("part")).unwrap().map(|entry| entry.unwrap().path());
+    let notes: Vec<String> = parts
+        .filter(|path| path.extension().is_some_and(|end| end == "note"))
+        .map(|path| fs_err::read_to_string(path).unwrap())
+        .collect();
+    assert_eq!(notes.len(), 1);
+    assert!(!notes[0].contains("secret") && notes[0].ends_with("\n\"one\""), "{notes:?}");
+}
