@@ -318,7 +318,7 @@ fn copy_file(path: &Path, wanted: &Wanted, partial: &mut Partial, progress: &Pro
         return Err(lasting(format!("`{}` is not a file", path.display())));
     }
     partial.clear()?;
-    receive(file, 0, wanted, partial, progress).map_err(|trouble| match trouble {
+    receive(file, 0, wanted.size, wanted, partial, progress).map_err(|trouble| match trouble {
         Trouble::Passing(error) | Trouble::Lasting(error) => Trouble::Lasting(error),
     })
 }
@@ -353,11 +353,11 @@ fn download(
         let error = anyhow::Error::new(error.without_url()).context(format!("asking for `{}` failed", shown(url)));
         if redirect { Trouble::Lasting(error) } else { Trouble::Passing(error) }
     })?;
-    offset = accept(&response, url, offset, wanted, cap, partial)?;
-    receive(response, offset, wanted, partial, progress)
+    let (offset, total) = accept(&response, url, offset, wanted, cap, partial)?;
+    receive(response, offset, wanted.size.or(total), wanted, partial, progress)
 }
 
-/// Checks the answer's head; returns where its body begins.
+/// Checks the answer's head; returns where its body begins, and how large it says the whole is.
 fn accept(
     response: &Response,
     url: &str,
@@ -365,7 +365,7 @@ fn accept(
     wanted: &Wanted,
     cap: u64,
     partial: &mut Partial,
-) -> Attempt<u64> {
+) -> Attempt<(u64, Option<u64>)> {
     let status = response.status();
     let headers = response.headers();
     if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
@@ -383,20 +383,20 @@ fn accept(
                 return Err(lasting(format!("`{}` offers {length} bytes, expected {}", shown(url), expected(wanted))));
             }
             partial.set_note(validator(headers).map(|validator| format!("{}\n{validator}", place(url))).as_deref())?;
-            Ok(0)
+            Ok((0, content_length(headers)))
         }
         StatusCode::PARTIAL_CONTENT if offset > 0 => {
             let range = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-            let fits = range.and_then(content_range).is_some_and(|(first, last, total)| {
-                let whole = total.is_none_or(|total| {
-                    last.checked_add(1) == Some(total) && wanted.size.is_none_or(|size| size == total)
-                });
+            let fitting = range.and_then(content_range).and_then(|(first, last, total)| {
+                // To the end of the whole, whose size is known to us or else said by the server.
+                let size = wanted.size.or(total)?;
+                let whole = last.checked_add(1) == Some(size) && total.is_none_or(|total| total == size);
                 let length =
                     content_length(headers).is_none_or(|length| last.checked_sub(first).map(|n| n + 1) == Some(length));
-                first == offset && last < cap && whole && length
+                (first == offset && last < cap && whole && length).then_some(size)
             });
-            if fits {
-                return Ok(offset);
+            if let Some(size) = fitting {
+                return Ok((offset, Some(size)));
             }
             partial.clear()?;
             Err(passing(format!(
@@ -420,10 +420,11 @@ fn accept(
     }
 }
 
-/// Takes the body from `offset` on; at the end the whole file must be right.
+/// Takes the body from `offset` on; at the end the whole file must be right and, if that is known, `total` bytes long.
 fn receive(
     mut body: impl Read,
     offset: u64,
+    total: Option<u64>,
     wanted: &Wanted,
     partial: &mut Partial,
     progress: &Progress,
@@ -453,10 +454,15 @@ fn receive(
         hash.write_all(&buffer[..read])?;
     }
     let (_, digest, size) = hash.finish();
-    if let Some(expected) = wanted.size
+    if let Some(expected) = total
         && size < expected
     {
         return Err(passing(format!("the download ended after {size} of {expected} bytes")));
+    }
+    if let Some(expected) = total
+        && size > expected
+    {
+        return Err(lasting(format!("{size} bytes arrived, {expected} were announced")));
     }
     match wanted.sha256 {
         Some(expected) if expected != digest => {

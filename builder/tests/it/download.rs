@@ -295,3 +295,38 @@ fn a_password_in_a_mirrors_address_is_not_stored() {
     assert_eq!(notes.len(), 1);
     assert!(!notes[0].contains("secret") && notes[0].ends_with("\n\"one\""), "{notes:?}");
 }
+
+#[test]
+fn without_a_known_size_the_end_of_a_resumed_download_is_not_believed() {
+    let part = |range: &str, end: usize| {
+        let range = range.to_owned();
+        Server::start(move |number, request, stream| {
+            let etag = "ETag: \"one\"".to_owned();
+            match number {
+                0 => respond(stream, "200 OK", &[etag, "Content-Length: 600000".to_owned()], &content()[..300_000]),
+                1 => respond(
+                    stream,
+                    "206 Partial Content",
+                    &[etag, format!("Content-Range: bytes {range}")],
+                    &content()[300_000..end],
+                ),
+                _ => honest(request, stream, &content()),
+            }
+        })
+    };
+    // No total, a total that is not reached, a part that is not the rest.
+    for (range, end) in
+        [("300000-399999/*", 400_000), ("300000-599999/600000", 400_000), ("300000-399999/600000", 400_000)]
+    {
+        let server = part(range, end);
+        Place::new().assert_good(&Wanted { size: None, sha256: None, ..wanted(&server) });
+        assert_eq!(server.requests().len(), 3, "{range}");
+    }
+    // More than was announced: nothing of it is taken.
+    let server = part("300000-399999/400000", 500_000);
+    Place::new().assert_refused(&Wanted { size: None, sha256: None, ..wanted(&server) }, "400000 were announced");
+    // The lock knows the size: the server need not say it.
+    let server = part("300000-599999/*", 600_000);
+    Place::new().assert_good(&wanted(&server));
+    assert_eq!(server.requests().len(), 2);
+}
