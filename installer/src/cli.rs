@@ -91,7 +91,7 @@ pub struct Install {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 
-    /// Take a bundle that is older than the last one, for this reason (recorded)
+    /// Accept an older bundle, or one of another release line; the reason is recorded
     #[arg(long, value_name = "REASON")]
     pub allow_downgrade: Option<String>,
 

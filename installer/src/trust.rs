@@ -108,9 +108,11 @@ pub struct Accepted(BTreeMap<ComponentName, Line>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
+    /// The highest ever; a forced downgrade leaves it.
     sequence: u64,
+    /// The bundle that had it.
     index: Digest,
-    /// Downgrades that an operator forced, with the reasons.
+    /// Bundles that an operator forced, with the reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     downgrades: Vec<Downgrade>,
 }
@@ -119,8 +121,11 @@ struct Line {
 #[serde(deny_unknown_fields)]
 struct Downgrade {
     time: Timestamp,
-    from: u64,
+    /// The highest sequence by then; none when this release line was new to a host of another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<u64>,
     to: u64,
+    index: Digest,
     reason: String,
 }
 
@@ -143,40 +148,50 @@ impl Accepted {
             .hint(format!("restore {ACCEPTED} from a backup of this host"))
     }
 
-    /// Decides whether a verified bundle may be used here. `downgrade` is the operator's reason to take an older one.
-    pub fn admit(&self, release: &Release, index: Digest, downgrade: Option<&str>) -> Result<Acceptance> {
+    /// Decides whether a verified bundle may be used here. `reason` is the operator's, to take an older one or one of
+    /// another release line.
+    pub fn admit(&self, release: &Release, index: Digest, reason: Option<&str>) -> Result<Acceptance> {
         let acceptance = Acceptance {
             name: release.name.clone(),
             version: release.version.to_string(),
             sequence: release.sequence,
             index,
-            downgrade: None,
+            reason: reason.map(str::trim).filter(|reason| !reason.is_empty()).map(str::to_owned),
         };
-        let Some(line) = self.0.get(&release.name) else { return Ok(acceptance) };
-        let (name, new, old) = (&release.name, release.sequence, line.sequence);
-        if new == old && index != line.index {
-            let error: Result<Acceptance> = Err(anyhow!(
-                "bundle refused: {name} sequence {new} was accepted with index {}, this one has {index}",
-                line.index
-            ));
-            return error
-                .exit(Exit::Bundle)
-                .hint("two different bundles with one sequence: ask the publisher which is right");
-        }
-        if new >= old {
-            return Ok(acceptance);
-        }
-        match downgrade.map(str::trim) {
-            Some(reason) if !reason.is_empty() => Ok(Acceptance { downgrade: Some(reason.to_owned()), ..acceptance }),
-            _ => {
-                let error: Result<Acceptance> = Err(anyhow!(
-                    "bundle refused: {name} sequence {new} is older than {old}, which was accepted before"
+        self.needs_reason(&acceptance)?;
+        Ok(acceptance)
+    }
+
+    /// Whether only the operator's reason lets this bundle in; an error when it may not be used at all.
+    fn needs_reason(&self, bundle: &Acceptance) -> Result<bool> {
+        let (name, new) = (&bundle.name, bundle.sequence);
+        let because = match self.0.get(name) {
+            Some(line) if new == line.sequence && bundle.index != line.index => {
+                let error: Result<bool> = Err(anyhow!(
+                    "bundle refused: {name} sequence {new} was accepted with index {}, this one has {}",
+                    line.index,
+                    bundle.index
                 ));
-                error
+                return error
                     .exit(Exit::Bundle)
-                    .hint("use a newer bundle, or force it with --allow-downgrade \"reason\", which is recorded")
+                    .hint("two different bundles with one sequence: ask the publisher which is right");
             }
+            Some(line) if new < line.sequence => {
+                format!("{name} sequence {new} is older than {}, which was accepted before", line.sequence)
+            }
+            None if !self.0.is_empty() => {
+                let known: Vec<&str> = self.0.keys().map(ComponentName::as_str).collect();
+                format!("its name is {name}, this host has accepted {}", known.join(", "))
+            }
+            Some(_) | None => return Ok(false),
+        };
+        if bundle.reason.is_some() {
+            return Ok(true);
         }
+        let error: Result<bool> = Err(anyhow!("bundle refused: {because}"));
+        error
+            .exit(Exit::Bundle)
+            .hint("use a newer bundle of this host's release line, or --allow-downgrade \"reason\", which is recorded")
     }
 }
 
@@ -187,7 +202,8 @@ pub struct Acceptance {
     version: String,
     sequence: u64,
     index: Digest,
-    downgrade: Option<String>,
+    /// The operator's, whether it is needed or not.
+    reason: Option<String>,
 }
 
 impl fmt::Display for Acceptance {
@@ -197,26 +213,44 @@ impl fmt::Display for Acceptance {
 }
 
 impl Acceptance {
+    /// Decides again, by what the record says now: another run may have ended since.
+    pub fn check_again(&self, host: &Host) -> Result<()> {
+        Accepted::read(host)?.needs_reason(self).map(drop)
+    }
+
     /// Whether the record already says so.
     pub fn is_recorded(&self, host: &Host) -> Result<bool> {
         let accepted = match host.read(Path::new(ACCEPTED))? {
             Some(_) => Accepted::read(host)?,
             None => return Ok(false),
         };
-        Ok(accepted.0.get(&self.name).is_some_and(|line| line.sequence == self.sequence && line.index == self.index))
+        let Some(line) = accepted.0.get(&self.name) else { return Ok(false) };
+        let forced = line.downgrades.last().is_some_and(|last| {
+            let same =
+                last.to == self.sequence && last.index == self.index && Some(&last.reason) == self.reason.as_ref();
+            same && self.sequence < line.sequence
+        });
+        Ok(forced || (line.sequence == self.sequence && line.index == self.index))
     }
 
-    /// Writes the record.
+    /// Writes the record: the highest sequence stays, and what needed a reason stands beside it. Refuses what the record as
+    /// it is now does not admit.
     pub fn record(&self, host: &Host) -> Result<()> {
         let mut accepted = Accepted::read(host)?;
-        let before = accepted.0.remove(&self.name);
-        let mut downgrades = before.as_ref().map(|line| line.downgrades.clone()).unwrap_or_default();
-        if let (Some(reason), Some(before)) = (&self.downgrade, before) {
-            let (from, to, reason) = (before.sequence, self.sequence, reason.clone());
-            downgrades.push(Downgrade { time: host.now(), from, to, reason });
+        let forced = accepted.needs_reason(self)?;
+        let from = accepted.0.get(&self.name).map(|line| line.sequence);
+        let line = accepted.0.entry(self.name.clone()).or_insert_with(|| Line {
+            sequence: self.sequence,
+            index: self.index,
+            downgrades: Vec::new(),
+        });
+        if self.sequence > line.sequence {
+            (line.sequence, line.index) = (self.sequence, self.index);
         }
-        let line = Line { sequence: self.sequence, index: self.index, downgrades };
-        accepted.0.insert(self.name.clone(), line);
+        if let (true, Some(reason)) = (forced, &self.reason) {
+            let (time, to, index, reason) = (host.now(), self.sequence, self.index, reason.clone());
+            line.downgrades.push(Downgrade { time, from, to, index, reason });
+        }
         let mut bytes = serde_json::to_vec_pretty(&accepted)?;
         bytes.push(b'\n');
         if bytes.len() > 1 << 20 {
@@ -265,6 +299,14 @@ mod tests {
         assert!(forced.is_recorded(&host).unwrap());
         let text = host.read_text(Path::new(ACCEPTED)).unwrap().unwrap();
         assert!(text.contains("etcd bug 42") && text.contains("\"from\": 5"), "{text}");
+        // What was accepted once stays the measure: what is older needs a reason again, also the forced one itself.
+        let accepted = Accepted::read(&host).unwrap();
+        for sequence in [3, 4] {
+            let error = accepted.admit(&release(sequence), Digest::of(b"4"), None).unwrap_err();
+            assert_eq!(exit_of(&error), Exit::Bundle, "{sequence}");
+        }
+        assert_eq!(exit_of(&accepted.admit(&release(5), old, Some("x")).unwrap_err()), Exit::Bundle);
+        accepted.admit(&release(5), new, None).unwrap();
         // Going up again keeps the record of the downgrade.
         Accepted::read(&host).unwrap().admit(&release(6), Digest::of(b"6"), None).unwrap().record(&host).unwrap();
         assert!(host.read_text(Path::new(ACCEPTED)).unwrap().unwrap().contains("etcd bug 42"));
@@ -279,9 +321,43 @@ mod tests {
         assert!(accepted.admit(&release(5), Digest::of(b"a"), None).is_ok());
         let error = accepted.admit(&release(5), Digest::of(b"b"), Some("because")).unwrap_err();
         assert_eq!(exit_of(&error), Exit::Bundle);
-        // Another release line counts for itself.
-        let other = Release { name: "kubernetes-1.37".parse().unwrap(), ..release(1) };
-        assert!(accepted.admit(&other, Digest::of(b"c"), None).is_ok());
+    }
+
+    #[test]
+    fn another_release_line_needs_a_reason_which_is_recorded() {
+        let (_dir, host) = host();
+        let other = Release { name: "kubernetes-1.37".parse().unwrap(), ..release(9) };
+        let index = Digest::of(b"c");
+        Accepted::default().admit(&other, index, None).unwrap();
+        Accepted::read(&host).unwrap().admit(&release(5), Digest::of(b"a"), None).unwrap().record(&host).unwrap();
+        let accepted = Accepted::read(&host).unwrap();
+        let error = accepted.admit(&other, index, None).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Bundle);
+        assert!(error.to_string().contains("its name is kubernetes-1.37"), "{error}");
+        let forced = accepted.admit(&other, index, Some("new line")).unwrap();
+        assert!(!forced.is_recorded(&host).unwrap());
+        forced.record(&host).unwrap();
+        assert!(forced.is_recorded(&host).unwrap());
+        assert!(host.read_text(Path::new(ACCEPTED)).unwrap().unwrap().contains("new line"));
+        // Both lines are this host's now, each with its own measure.
+        let accepted = Accepted::read(&host).unwrap();
+        accepted.admit(&other, index, None).unwrap();
+        assert!(accepted.admit(&release(4), Digest::of(b"4"), None).is_err());
+    }
+
+    #[test]
+    fn the_record_is_asked_again_when_it_is_written() {
+        let (_dir, host) = host();
+        let empty = Accepted::read(&host).unwrap();
+        let late = empty.admit(&release(3), Digest::of(b"3"), None).unwrap();
+        let twin = empty.admit(&release(5), Digest::of(b"other 5"), Some("because")).unwrap();
+        empty.admit(&release(5), Digest::of(b"5"), None).unwrap().record(&host).unwrap();
+        let before = host.read(Path::new(ACCEPTED)).unwrap();
+        for refused in [late, twin] {
+            assert_eq!(exit_of(&refused.check_again(&host).unwrap_err()), Exit::Bundle, "{refused}");
+            assert_eq!(exit_of(&refused.record(&host).unwrap_err()), Exit::Bundle, "{refused}");
+        }
+        assert_eq!(host.read(Path::new(ACCEPTED)).unwrap(), before);
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub fn refused_by_installers() -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
         ("wrong-architecture", Fake::new().architecture(Architecture::Arm64).bytes()?),
         ("lower-sequence", Fake::new().sequence(1).bytes()?),
         ("same-sequence-other-index", Fake::new().marker("other").bytes()?),
+        ("other-release-line", Fake::new().name("kubernetes-1.37").sequence(9).bytes()?),
     ])
 }
 
