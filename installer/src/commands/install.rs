@@ -30,7 +30,7 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         steps(&prepared.roles),
         Store::of(opened.stream, opened.count, opened.size),
         Program { digest: prepared.installer },
-        Switch { acceptance: Some(acceptance), config: prepared.config_text.clone() },
+        Switch { acceptance: Some(acceptance.clone()), config: prepared.config_text.clone() },
     );
     let log = Log::new(host);
     let events = Fan(vec![output, &log]);
@@ -52,13 +52,15 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         engine::run(&plan.preflight, &context, None, numbering(0), &mut summary)?;
         let mut footprint = Footprint::new(host);
         let _lock = Lock::take(host, &mut footprint)?;
-        let unpacked = engine::run(&plan.store, &context, None, numbering(plan.preflight.len()), &mut summary);
+        // Read again: another run may have ended between then and the lock.
+        let unpacked = acceptance
+            .check_again(host)
+            .and_then(|()| engine::run(&plan.store, &context, None, numbering(plan.preflight.len()), &mut summary));
         if unpacked.is_err() {
             footprint.take_back();
         }
         unpacked?;
 
-        // Read again: another run may have ended while this one waited for the lock.
         let journal = Journal::read(host)?;
         require_inputs(&journal, &inputs, arguments)?;
         let mut record = Record { journal, inputs, config: prepared.config_text.clone(), log: &log };

@@ -102,6 +102,23 @@ fn an_older_bundle_is_taken_with_a_reason_and_a_new_one_makes_a_new_generation()
 }
 
 #[test]
+fn what_another_run_accepted_before_the_lock_counts() {
+    let bed = Bed::new();
+    bed.install().unwrap();
+    let path = Path::new("/var/lib/sealift/accepted.json");
+    let accepted = bed.host.read_text(path).unwrap().unwrap();
+    bed.insert(&Fake::new().sequence(3).marker("newer").bytes().unwrap());
+    let steps = |_: &installer::config::Roles| installer::plan::Steps {
+        preflight: vec![Box::new(crate::host::Meanwhile(accepted.replace("\"sequence\": 2", "\"sequence\": 9")))],
+        rest: vec![],
+    };
+    let before = bed.host.list(Path::new("/opt/sealift/store")).unwrap();
+    let error = commands::install(&bed.host, &bed.arguments, &Output::silent(), &steps).unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Bundle, "{}", render(&error));
+    assert_eq!(bed.host.list(Path::new("/opt/sealift/store")).unwrap(), before, "nothing was unpacked");
+}
+
+#[test]
 fn trust_comes_from_the_host() {
     let mut bed = Bed::new();
     bed.arguments.keys.clear();
