@@ -15,7 +15,10 @@ use crate::store;
 
 mod switch;
 
-pub use switch::{Switch, current_images};
+pub use switch::{Switch, current_bundle, current_images};
+
+/// File of a generation that names the bundle it was made from: the digest of its index.
+const BUNDLE: &str = "bundle";
 
 /// Everything `/opt/sealift/generations/N` holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +32,9 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Renders what a host with these roles needs. Pure: the same images, roles and variables give the same bytes.
-    pub fn render(images: &[Image], roles: &Roles, variables: &Value) -> Result<Self> {
+    /// Renders what a host with these roles needs of the bundle with this index. Pure: the same arguments give the same
+    /// bytes.
+    pub fn render(index: Digest, images: &[Image], roles: &Roles, variables: &Value) -> Result<Self> {
         let components: Vec<&Component> = images.iter().map(|image| &image.component).collect();
         let renderer = Renderer::new(variables, components)?;
         let mut generation = Self::default();
@@ -40,6 +44,7 @@ impl Generation {
         // Kept with the generation so that a resumed run, `status` and the agent need no bundle.
         let all = serde_json::to_vec_pretty(images).context("writing `components.json`")?;
         generation.files.insert("components.json".to_owned(), all);
+        generation.files.insert(BUNDLE.to_owned(), format!("{index}\n").into_bytes());
         Ok(generation)
     }
 

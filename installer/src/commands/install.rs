@@ -21,7 +21,7 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
     engine::stop_on_signals()?;
     let start = host.monotonic();
     let (prepared, opened, acceptance) = Prepared::from_arguments(host, arguments)?;
-    let inputs = prepared.inputs(opened.stream.index_digest());
+    let inputs = prepared.inputs();
     let expected = opened.stream.release().installer;
     let signers = opened.stream.signers().join(", ");
     require_inputs(&Journal::read(host)?, &inputs, arguments)?;

@@ -20,8 +20,8 @@ use crate::store::{Program, Store};
 /// Checks every step and shows what would change.
 pub fn plan(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
-    let (prepared, opened, acceptance) = Prepared::from_arguments(host, arguments)?;
-    require_inputs(&Journal::read(host)?, &prepared.inputs(opened.stream.index_digest()), arguments)?;
+    let (prepared, _, acceptance) = Prepared::from_arguments(host, arguments)?;
+    require_inputs(&Journal::read(host)?, &prepared.inputs(), arguments)?;
     let plan = Plan::new(
         steps(&prepared.roles),
         Store::comparing(),

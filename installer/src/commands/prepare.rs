@@ -64,6 +64,17 @@ pub(super) struct Prepared {
     pub(super) installer: Digest,
     /// Title of the bundle, for people.
     pub(super) title: String,
+    /// Digest of its index.
+    index: Digest,
+}
+
+/// Where a wanted state comes from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// Title of the bundle, for people.
+    pub(super) title: String,
+    /// Digest of its index.
+    pub(super) index: Digest,
 }
 
 impl Prepared {
@@ -84,8 +95,8 @@ impl Prepared {
         trust::require_architecture(&release, facts.architecture)?;
         let roles = Roles::new(arguments.roles.iter().copied());
         let images = opened.stream.images().to_vec();
-        let title = title(&release);
-        let prepared = Self::new(host, config, text, roles, facts, images, title)?;
+        let origin = Origin { title: title(&release), index: opened.stream.index_digest() };
+        let prepared = Self::new(host, config, text, roles, facts, images, origin)?;
         Ok((prepared, opened, acceptance))
     }
 
@@ -97,14 +108,15 @@ impl Prepared {
         roles: Roles,
         facts: Facts,
         images: Vec<Image>,
-        title: String,
+        origin: Origin,
     ) -> Result<Self> {
+        let Origin { title, index } = origin;
         let node = this_node(&config, &facts, &roles)?.clone();
-        let desired = Generation::render(&images, &roles, &variables(&config, &node, &facts, &images))
+        let desired = Generation::render(index, &images, &roles, &variables(&config, &node, &facts, &images))
             .context("rendering the configuration of this host")?;
         let components = images.iter().map(|image| image.component.clone()).collect();
         let installer = running_program(host)?;
-        Ok(Self { config, config_text, node, roles, facts, images, components, desired, installer, title })
+        Ok(Self { config, config_text, node, roles, facts, images, components, desired, installer, title, index })
     }
 
     /// The view that steps get.
@@ -125,8 +137,13 @@ impl Prepared {
     }
 
     /// What binds a run.
-    pub(super) fn inputs(&self, index: Digest) -> Inputs {
-        Inputs { index, config: self.config.digest, roles: self.roles.to_string(), installer: self.installer }
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs {
+            index: self.index,
+            config: self.config.digest,
+            roles: self.roles.to_string(),
+            installer: self.installer,
+        }
     }
 }
 

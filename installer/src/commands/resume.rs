@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
+use bundle::Image;
 use bundle::component::Role;
 
 use super::install::{finish, require_root};
-use super::prepare::Prepared;
+use super::prepare::{Origin, Prepared};
 use crate::config::{ClusterConfig, Roles, role_name};
 use crate::engine::{self, Numbering, Record, Summary};
 use crate::event::{Event, Events as _, Fan, Log};
 use crate::facts::Facts;
-use crate::generation::{Switch, current_images};
+use crate::generation::{Switch, current_bundle, current_images};
 use crate::host::Host;
-use crate::journal::Journal;
+use crate::journal::{Journal, Pending};
 use crate::lock::Lock;
 use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
@@ -38,15 +39,13 @@ pub fn resume(host: &Host, output: &Output, steps: StepsOf) -> Result<Exit> {
         output.line("nothing to resume: the last run has ended");
         return Ok(Exit::Done);
     };
-    let images = current_images(host)?
-        .ok_or_else(|| anyhow!("the run that began at {} ended before its bundle was in place", pending.since))
-        .hint("run `installer --role … --bundle … --config …` again")?;
+    let images = images(host, &pending)?;
     let config = ClusterConfig::parse(&pending.config, Path::new("the journal"))?;
     let roles = parse_roles(&pending.inputs.roles)?;
     let facts = Facts::gather(host)?;
-    let title = "the pending run".to_owned();
-    let prepared = Prepared::new(host, config, pending.config.clone(), roles, facts, images, title)?;
-    journal.require(&prepared.inputs(pending.inputs.index))?;
+    let origin = Origin { title: "the pending run".to_owned(), index: pending.inputs.index };
+    let prepared = Prepared::new(host, config, pending.config.clone(), roles, facts, images, origin)?;
+    journal.require(&prepared.inputs())?;
 
     let switch = Switch { acceptance: None, config: prepared.config_text.clone() };
     let plan = Plan::new(steps(&prepared.roles), Store::comparing(), Program { digest: prepared.installer }, switch);
@@ -70,6 +69,15 @@ pub fn resume(host: &Host, output: &Output, steps: StepsOf) -> Result<Exit> {
         Ok(())
     })();
     finish(host, start, result, &summary, &events, output)
+}
+
+/// The images of the pending run's bundle. What is current may still be the generation of an earlier one.
+fn images(host: &Host, pending: &Pending) -> Result<Vec<Image>> {
+    let found = if current_bundle(host)? == Some(pending.inputs.index) { current_images(host)? } else { None };
+    found
+        .ok_or_else(|| anyhow!("the run that began at {} ended before its bundle was in place", pending.since))
+        .exit(Exit::Usage)
+        .hint(format!("give the bundle again: `installer --role {} --bundle … --config …`", pending.inputs.roles))
 }
 
 fn parse_roles(text: &str) -> Result<Roles> {

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use bundle::Image;
+use bundle::{Digest, Image};
 
-use super::Generation;
+use super::{BUNDLE, Generation};
 use crate::context::{CURRENT, Context, HOME};
 use crate::facts::OWN_RESOLV_CONF;
 use crate::host::{FileKind, Host};
@@ -101,6 +101,14 @@ pub fn current_images(host: &Host) -> Result<Option<Vec<Image>>> {
     let path = Path::new(CURRENT).join("components.json");
     let Some(bytes) = host.read(&path)? else { return Ok(None) };
     Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading `{}`", path.display()))?))
+}
+
+/// Digest of the index of the bundle that the current generation was made from; `None` when there is none or it does not
+/// say so.
+pub fn current_bundle(host: &Host) -> Result<Option<Digest>> {
+    let path = Path::new(CURRENT).join(BUNDLE);
+    let Some(text) = host.read_text(&path)? else { return Ok(None) };
+    Ok(Some(text.trim_end().parse().with_context(|| format!("reading `{}`", path.display()))?))
 }
 
 fn directory() -> PathBuf {

@@ -75,6 +75,10 @@ impl Bed {
         commands::install(&self.host, &self.arguments, &Output::silent(), &tiny)
     }
 
+    pub(crate) fn resume(&self) -> anyhow::Result<Exit> {
+        commands::resume(&self.host, &Output::silent(), &tiny)
+    }
+
     /// Exit code, whatever happens.
     pub(crate) fn exit(&self) -> Exit {
         self.install().unwrap_or_else(|error| exit_of(&error))

@@ -94,11 +94,11 @@ fn an_older_bundle_is_taken_with_a_reason_and_a_new_one_makes_a_new_generation()
     assert_eq!(current(&bed.host), PathBuf::from("generations/3"));
     let accepted = bed.host.read_text(Path::new("/var/lib/sealift/accepted.json")).unwrap().unwrap();
     assert!(accepted.contains("newer loses data"), "{accepted}");
-    // The same content under a higher sequence is recorded, but makes no new generation.
+    // The same content under a higher sequence is another bundle, and a generation says which one it comes from.
     bed.arguments.allow_downgrade = None;
     bed.insert(&Fake::new().sequence(4).marker("older").bytes().unwrap());
     bed.install().unwrap();
-    assert_eq!(current(&bed.host), PathBuf::from("generations/3"));
+    assert_eq!(current(&bed.host), PathBuf::from("generations/4"));
 }
 
 #[test]
@@ -188,6 +188,53 @@ fn death_or_a_full_disk_at_every_operation() {
             assert_eq!(difference(&stable(&bed.tree()), &end), Vec::<String>::new(), "operation {n} (dies: {dies})");
         }
     }
+}
+
+/// A second bundle over an installed one: whatever operation the program dies at, `resume` either reaches the end of that
+/// bundle or says that it has to be given again, and everything it finds is of the old bundle or of the new one.
+#[test]
+fn death_at_every_operation_of_an_upgrade_is_resumed_with_the_right_bundle() {
+    let newer = Fake::new().sequence(3).marker("newer").bytes().unwrap();
+    let installed = || {
+        let bed = Bed::new();
+        bed.install().unwrap();
+        bed.insert(&newer);
+        bed.host.fake().clear();
+        bed
+    };
+    let whole = installed();
+    let start = stable(&whole.tree());
+    let total = operations(&whole);
+    let end = stable(&whole.tree());
+    let (mut resumed, mut given_again) = (0, 0);
+    for n in 0..total {
+        let bed = installed();
+        bed.host.fake().die_at(n);
+        let _ = bed.install();
+        bed.host.fake().revive();
+        for (path, found) in stable(&bed.tree()) {
+            let temporary = path.iter().any(|part| part.to_str().unwrap().starts_with('.'));
+            let known = [start.get(&path), end.get(&path)].contains(&Some(&found));
+            assert!(temporary || known, "operation {n}: {}", path.display());
+        }
+        if Journal::read(&bed.host).unwrap().pending().is_some() {
+            match bed.resume() {
+                Ok(exit) => {
+                    assert_eq!(exit, Exit::Done);
+                    resumed += 1;
+                    assert_eq!(difference(&stable(&bed.tree()), &end), Vec::<String>::new(), "operation {n}");
+                }
+                Err(error) => {
+                    assert_eq!(exit_of(&error), Exit::Usage, "operation {n}: {}", render(&error));
+                    assert!(render(&error).contains("give the bundle again"), "{}", render(&error));
+                    given_again += 1;
+                }
+            }
+        }
+        bed.install().unwrap();
+        assert_eq!(difference(&stable(&bed.tree()), &end), Vec::<String>::new(), "operation {n}");
+    }
+    assert!(resumed > 5 && given_again > 5, "{resumed} resumed, {given_again} given again, of {total}");
 }
 
 /// One line for each path that is not the same in both.

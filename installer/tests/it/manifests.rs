@@ -198,8 +198,9 @@ pub(crate) fn render(set: Set, shape: Shape) -> Vec<Rendered> {
     let (images, config) = (images(set), config(shape));
     let node = &config.nodes[1];
     let variables = variables(&config, node, &facts(shape), &images);
-    let generation =
-        Generation::render(&images, &node.roles, &variables).map_err(|error| format!("{error:#}")).unwrap();
+    let generation = Generation::render(Digest::of(b"index"), &images, &node.roles, &variables)
+        .map_err(|error| format!("{error:#}"))
+        .unwrap();
     let mut rendered = Vec::new();
     for component in images.iter().map(|image| &image.component).filter(|component| node.roles.need(component)) {
         for template in &component.templates {
