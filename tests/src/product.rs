@@ -126,7 +126,11 @@ impl Yard {
 
     /// Builds an unsigned bundle.
     pub fn build_unsigned(&self, out: &str) -> Result<PathBuf> {
-        Process::new(&self.programs.builder).args(self.build_arguments(None, out)).directory(&self.directory).run()?;
+        Process::new(&self.programs.builder)
+            .args(self.build_arguments(None, out))
+            .directory(&self.directory)
+            .env("LC_ALL", "POSIX")
+            .run()?;
         bundle_in(&self.directory.join(out))
     }
 
@@ -136,6 +140,7 @@ impl Yard {
         Process::new(&self.programs.builder)
             .args(self.build_arguments(Some(key), out))
             .directory(&self.directory)
+            .env("LC_ALL", "POSIX")
             .run()?;
         let took = start.elapsed();
         let product = self.directory.join(out);
