@@ -45,8 +45,11 @@ pub fn trust(host: &Host, named: &[PathBuf]) -> Result<Trust> {
 
 fn threshold(host: &Host) -> Result<usize> {
     let path = Path::new(SETTINGS);
+    if !host.exists(path)? {
+        return Ok(1);
+    }
+    private_file(host, path)?;
     let Some(text) = host.read_text(path)? else { return Ok(1) };
-    private(host, path)?;
     let settings: Settings = toml::from_str(&text)
         .map_err(|error| anyhow!("reading `{SETTINGS}`: {}", error.to_string().trim_end()))
         .exit(Exit::Usage)?;
@@ -64,11 +67,7 @@ fn directory(host: &Host) -> Result<Vec<PublicKey>> {
         if path.extension().is_none_or(|kind| kind != "pub") {
             continue;
         }
-        if host.entry(&path)?.is_none_or(|entry| entry.kind != FileKind::Regular) {
-            let error: Result<()> = Err(anyhow!("`{}` is not a regular file", path.display()));
-            error.exit(Exit::Bundle).hint("copy the key file itself into the directory")?;
-        }
-        private(host, &path)?;
+        private_file(host, &path)?;
         keys.push(key(host, &path)?);
     }
     Ok(keys)
@@ -87,6 +86,15 @@ fn key(host: &Host, path: &Path) -> Result<PublicKey> {
 fn private(host: &Host, path: &Path) -> Result<()> {
     let hint = format!("check who put it there, then `chown root:root {0}` and `chmod go-w {0}`", path.display());
     host.require_private(path).context("others could change what this host trusts").exit(Exit::Bundle).hint(hint)
+}
+
+/// As [`private`], for a file that must be there itself: a link's target could be exchanged.
+fn private_file(host: &Host, path: &Path) -> Result<()> {
+    if host.entry(path)?.is_none_or(|entry| entry.kind != FileKind::Regular) {
+        let error: Result<()> = Err(anyhow!("`{}` is not a regular file", path.display()));
+        error.exit(Exit::Bundle).hint("put the file itself there, not a link to it")?;
+    }
+    private(host, path)
 }
 
 /// Refuses a bundle for another architecture.
@@ -133,6 +141,9 @@ impl Accepted {
     /// Reads the record. None on a host that has a generation is an error: without it any old bundle would do.
     pub fn read(host: &Host) -> Result<Self> {
         let path = Path::new(ACCEPTED);
+        if host.exists(path)? {
+            private_file(host, path)?;
+        }
         let Some(bytes) = host.read(path)? else {
             if host.exists(Path::new(CURRENT))? {
                 let error: Result<()> =
@@ -141,7 +152,6 @@ impl Accepted {
             }
             return Ok(Self::default());
         };
-        private(host, path)?;
         serde_json::from_slice(&bytes)
             .with_context(|| format!("reading `{ACCEPTED}`"))
             .exit(Exit::Bundle)
@@ -396,8 +406,13 @@ mod tests {
             assert!(format!("{:#}", trust(&host, &[]).unwrap_err()).contains("belongs to user 1000"));
             host.set_owner(&path, 0, 0).unwrap();
         }
-        host.symlink(&Path::new(KEYS).join("link.pub"), Path::new("/tmp/evil.pub")).unwrap();
-        assert!(format!("{:#}", trust(&host, &[]).unwrap_err()).contains("not a regular file"));
+        for link in [&Path::new(KEYS).join("link.pub"), Path::new(SETTINGS), Path::new(ACCEPTED)] {
+            host.symlink(link, Path::new("/tmp/evil")).unwrap();
+            let error = trust(&host, &[]).and_then(|_| Accepted::read(&host)).unwrap_err();
+            assert!(format!("{error:#}").contains("not a regular file"), "{}: {error:#}", link.display());
+            assert_eq!(exit_of(&error), Exit::Bundle);
+            host.remove(link).unwrap();
+        }
     }
 
     #[test]

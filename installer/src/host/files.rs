@@ -1,14 +1,17 @@
 //! Files of the host: reads that tell absence from failure, and writes that are atomic and durable.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use super::Host;
+
+/// As many links as the kernel follows on one way.
+const MAX_LINKS: usize = 40;
 
 /// What a path is, without following a link at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,25 +318,63 @@ impl Host {
         if self.is_real() { Ok(file.sync_all()?) } else { Ok(()) }
     }
 
-    /// Fails unless `path` and every directory above it belongs to root and nobody else may write there: what others can
-    /// swap cannot be trusted. Sticky directories (`/tmp`) do not count as safe.
+    /// Fails unless `path` and everything on the way to it belongs to root and nobody else may write there: what others can
+    /// swap cannot be trusted. Links are followed one by one, so that the way to their targets is looked at as well. Sticky
+    /// directories (`/tmp`) do not count as safe. What is not there yet ends the way.
     pub fn require_private(&self, path: &Path) -> Result<()> {
-        for part in path.ancestors() {
-            let Some(entry) = self.entry(part)? else { continue };
-            // Below a directory that plays a host, only what is inside it counts.
-            if part == Path::new("/") && !self.is_real() {
+        let mut left = Vec::new();
+        push_reversed(&mut left, path);
+        let mut at = PathBuf::from("/");
+        let mut links = 0;
+        // Below a directory that plays a host, only what is inside it counts.
+        if self.is_real() {
+            self.require_own(&at)?;
+        }
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                at.pop();
                 continue;
             }
-            let shown = part.display();
-            if entry.uid != self.owner() {
-                bail!("`{shown}` belongs to user {}, not to root", entry.uid);
+            at.push(part);
+            match self.require_own(&at)? {
+                None => return Ok(()),
+                Some(FileKind::Symlink) => {}
+                Some(_) => continue,
             }
-            if entry.kind != FileKind::Symlink && entry.mode & 0o022 != 0 {
-                bail!("`{shown}` can be written by others (mode {:04o})", entry.mode);
+            links += 1;
+            if links > MAX_LINKS {
+                bail!("`{}` leads through too many links", path.display());
             }
+            let target = fs_err::read_link(self.real_path(&at))?;
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            } else {
+                at.pop();
+            }
+            push_reversed(&mut left, &target);
         }
         Ok(())
     }
+
+    /// What is at a path, which must be root's and nobody else's to write; `None` when there is nothing.
+    fn require_own(&self, path: &Path) -> Result<Option<FileKind>> {
+        let Some(entry) = self.entry(path)? else { return Ok(None) };
+        let shown = path.display();
+        if entry.uid != self.owner() {
+            bail!("`{shown}` belongs to user {}, not to root", entry.uid);
+        }
+        // A link has no mode of its own: whoever can write its directory can change it.
+        if entry.kind != FileKind::Symlink && entry.mode & 0o022 != 0 {
+            bail!("`{shown}` can be written by others (mode {:04o})", entry.mode);
+        }
+        Ok(Some(entry.kind))
+    }
+}
+
+/// The parts of a path, last first: a stack of what is still to be walked.
+fn push_reversed(left: &mut Vec<OsString>, path: &Path) {
+    let parts = path.components().rev().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    left.extend(parts.map(|part| part.as_os_str().to_owned()));
 }
 
 fn split(path: &Path) -> Result<(&Path, &str)> {

@@ -153,3 +153,29 @@ fn directories_that_others_can_write_are_not_private() {
         host.set_mode(Path::new(part), before).unwrap();
     }
 }
+
+#[test]
+fn the_way_to_a_links_target_is_looked_at_too() {
+    let (_dir, host) = host();
+    let path = Path::new("/opt/sealift/store");
+    for directory in ["/data/sealift/store", "/srv", "/opt"] {
+        host.create_dir(Path::new(directory), 0o755).unwrap();
+    }
+    host.symlink(Path::new("/opt/sealift"), Path::new("../srv/./link")).unwrap();
+    host.symlink(Path::new("/srv/link"), Path::new("/data/sealift")).unwrap();
+    host.require_private(path).unwrap();
+    for part in ["/opt", "/srv", "/data", "/data/sealift", "/data/sealift/store"] {
+        for mode in [0o775, 0o757, 0o1777] {
+            host.set_mode(Path::new(part), mode).unwrap();
+            let error = host.require_private(path).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{part}` can be written by others")), "{error}");
+        }
+        host.set_mode(Path::new(part), 0o755).unwrap();
+    }
+    if rustix::process::geteuid().is_root() {
+        host.set_owner(Path::new("/srv/link"), 1000, 1000).unwrap();
+        assert!(host.require_private(path).unwrap_err().to_string().contains("`/srv/link` belongs to user 1000"));
+    }
+    host.symlink(Path::new("/data/loop"), Path::new("loop")).unwrap();
+    assert!(host.require_private(Path::new("/data/loop")).unwrap_err().to_string().contains("too many links"));
+}
