@@ -1,6 +1,7 @@
 //! `installer plan`: the same plan, nothing touched.
 
 use anyhow::Result;
+use bundle::HashOnly;
 use serde_json::json;
 
 use super::install::require_root;
@@ -15,12 +16,12 @@ use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
 use crate::report::Exit;
 use crate::step::Check;
-use crate::store::{Program, Store};
+use crate::store::{Program, Store, classify};
 
 /// Checks every step and shows what would change.
 pub fn plan(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
-    let (prepared, _, acceptance) = Prepared::from_arguments(host, arguments)?;
+    let (prepared, opened, acceptance) = Prepared::from_arguments(host, arguments)?;
     require_inputs(&Journal::read(host)?, &prepared.inputs(), arguments)?;
     let plan = Plan::new(
         steps(&prepared.roles),
@@ -33,6 +34,8 @@ pub fn plan(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -
     for part in [&plan.preflight, &plan.store, &plan.steps] {
         planned.extend(engine::plan(part, &context)?);
     }
+    // What was shown is what the whole file says: the rest of it is hashed before anything is printed.
+    opened.stream.unpack(&mut HashOnly).map_err(classify)?;
     show(&prepared, &planned, output);
     Ok(Exit::Done)
 }

@@ -52,6 +52,22 @@ fn plan_touches_nothing() {
 }
 
 #[test]
+fn plan_answers_for_whole_bundles_only() {
+    let bed = Bed::new();
+    let whole = Fake::new().bytes().unwrap();
+    let last = bundle::fake::regions(&mut std::io::Cursor::new(&whole)).unwrap().pop().unwrap();
+    let mut damaged = whole.clone();
+    damaged[usize::try_from(last.content + last.size / 2).unwrap()] ^= 1;
+    let cut = whole[..usize::try_from(last.content).unwrap()].to_vec();
+    let none = |_: &installer::config::Roles| installer::plan::Steps { preflight: vec![], rest: vec![] };
+    for bytes in [damaged, cut] {
+        bed.insert(&bytes);
+        let error = commands::plan(&bed.host, &bed.arguments, &Output::silent(), &none).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Bundle, "{}", render(&error));
+    }
+}
+
+#[test]
 fn hostile_bundles_leave_the_host_as_it_was() {
     let bed = Bed::new();
     let before = bed.tree();
