@@ -150,10 +150,26 @@ fn missing<'a>(host: &Host, images: &'a [Image], roles: &Roles) -> Result<Vec<&'
     Ok(missing)
 }
 
-/// Staging directories of runs that were killed; the lock says that nobody uses them.
+/// Staging directories of runs that were killed; the lock says that nobody uses them. Anything else of such a name is not
+/// ours to remove.
 fn left_over(host: &Host) -> Result<Vec<PathBuf>> {
-    let names = host.list(Path::new(STORE))?;
-    Ok(names.iter().filter(|name| name.starts_with(".tmp-")).map(|name| Path::new(STORE).join(name)).collect())
+    let mut left = Vec::new();
+    for name in host.list(Path::new(STORE))?.iter().filter(|name| name.starts_with(".tmp-")) {
+        let path = Path::new(STORE).join(name);
+        let found = host.entry(&path)?;
+        if found.is_some_and(|found| found.kind == FileKind::Directory && found.uid == host.owner()) {
+            left.push(path);
+        }
+    }
+    Ok(left)
+}
+
+/// The store is the trust boundary: whoever else could write there, or swap it, could change what was verified.
+fn require_private(host: &Host) -> Result<()> {
+    host.require_private(Path::new(BLOBS))
+        .with_context(|| format!("others could change what is unpacked below {HOME}"))
+        .exit(Exit::Preflight)
+        .hint("find out who has changed it, then `chown root:root` and `chmod go-w` what is named")
 }
 
 impl Step for Store {
@@ -166,6 +182,7 @@ impl Step for Store {
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
+        require_private(context.host)?;
         let mut changes = Vec::new();
         for image in missing(context.host, context.images, context.roles)? {
             changes.push(Change::new(format!("unpack {} ({})", image.title(), size(image.installed_size()))));
@@ -186,7 +203,6 @@ impl Step for Store {
         };
         let missing = missing(host, context.images, context.roles)?;
         let needed: u64 = missing.iter().map(|image| image.installed_size()).sum();
-        host.require_private(Path::new(HOME)).context("others could change what is unpacked")?;
         let free = host.free_bytes(Path::new(STORE))?;
         if needed > 0 && free < needed.saturating_add(SPARE) {
             let error: Result<()> = Err(anyhow!(
@@ -202,7 +218,7 @@ impl Step for Store {
         if !missing.is_empty() {
             footprint.directory(Path::new(STORE), 0o755)?;
         }
-        let unpacked = unpack(stream, &count, self.size, context);
+        let unpacked = unpack(stream, &count, self.size, !missing.is_empty(), context);
         match unpacked {
             Ok(summary) => {
                 context.note(format!(
@@ -224,7 +240,13 @@ impl Step for Store {
     }
 }
 
-fn unpack(stream: Stream, count: &AtomicU64, total: u64, context: &Context<'_>) -> Result<bundle::Summary> {
+fn unpack(
+    stream: Stream,
+    count: &AtomicU64,
+    total: u64,
+    something: bool,
+    context: &Context<'_>,
+) -> Result<bundle::Summary> {
     for path in left_over(context.host)? {
         context.host.remove_tree(&path)?;
     }
@@ -237,6 +259,9 @@ fn unpack(stream: Stream, count: &AtomicU64, total: u64, context: &Context<'_>) 
         }
     };
     let mut staging = staging::Staging::new(context.host, context.roles, &mut progress);
+    if something {
+        staging.begin_at(&Path::new(STORE).join(format!(".tmp-{}", std::process::id())))?;
+    }
     let summary = stream.unpack(&mut staging).map_err(classify)?;
     staging.commit()?;
     Ok(summary)

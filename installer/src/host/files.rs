@@ -206,6 +206,15 @@ impl Host {
         path.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
     }
 
+    /// Makes a directory that must not be there yet, with this mode from the first moment; its parent must be there.
+    pub fn create_new_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        self.operation("mkdir", path)?;
+        std::fs::DirBuilder::new()
+            .mode(mode)
+            .create(self.real_path(path))
+            .with_context(|| format!("creating directory `{}`", path.display()))
+    }
+
     /// Sets the permission bits of a file or directory.
     pub fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
         self.operation("chmod", path)?;

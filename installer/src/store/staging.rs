@@ -17,12 +17,13 @@ use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, symlinkat, sync
 use super::{BLOBS, STORE, blob_path, entry_name, entry_path, is_present};
 use crate::config::Roles;
 use crate::host::Host;
+use crate::report::{Exit, Explain as _};
 
 /// A bundle on its way into the store.
 pub(super) struct Staging<'a> {
     host: &'a Host,
     roles: &'a Roles,
-    /// `.tmp-PID` in the store, made when the first image is wanted.
+    /// `.tmp-PID` in the store; none when no image is wanted.
     root: Option<(PathBuf, OwnedFd)>,
     /// Program images to move into place: staged name → final path.
     entries: BTreeMap<String, PathBuf>,
@@ -35,23 +36,24 @@ impl<'a> Staging<'a> {
         Self { host, roles, root: None, entries: BTreeMap::new(), blobs: BTreeSet::new(), progress }
     }
 
-    /// The staging directory, made when needed.
-    fn root(&mut self) -> io::Result<&OwnedFd> {
-        if self.root.is_none() {
-            let path = Path::new(STORE).join(format!(".tmp-{}", std::process::id()));
-            self.host.create_dir(&path, 0o700).map_err(io::Error::other)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(self.host.real_path(&path), flags, Mode::empty())?;
-            self.root = Some((path, fd));
-        }
-        match &self.root {
-            Some((_, fd)) => Ok(fd),
-            None => Err(io::Error::other("no staging directory")),
-        }
+    /// Makes the staging directory: a new one, private from the start. What has its name already is not used.
+    pub(super) fn begin_at(&mut self, path: &Path) -> Result<()> {
+        self.host
+            .create_new_dir(path, 0o700)
+            .exit(Exit::Preflight)
+            .hint(format!("if `{}` is there, find out who put it there and remove it", path.display()))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(self.host.real_path(path), flags, Mode::empty())?;
+        self.root = Some((path.to_owned(), fd));
+        Ok(())
+    }
+
+    fn root(&self) -> io::Result<&OwnedFd> {
+        self.root.as_ref().map(|(_, fd)| fd).ok_or_else(|| io::Error::other("no staging directory"))
     }
 
     /// Makes a directory directly below the staging root.
-    fn top(&mut self, name: &str) -> io::Result<()> {
+    fn top(&self, name: &str) -> io::Result<()> {
         let shown = Path::new(STORE).join(name);
         self.host.operation("stage", &shown)?;
         let root = self.root()?;
@@ -64,7 +66,7 @@ impl<'a> Staging<'a> {
     }
 
     /// Opens the directory that holds `path` inside a staged image, one component at a time.
-    fn parent(&mut self, image: &Image, path: &LayerPath) -> io::Result<OwnedFd> {
+    fn parent(&self, image: &Image, path: &LayerPath) -> io::Result<OwnedFd> {
         let mut directory = open_directory(self.root()?, &entry_name(image))?;
         if let Some(parent) = path.parent() {
             for part in parent.components() {

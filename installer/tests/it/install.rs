@@ -135,6 +135,35 @@ fn what_another_run_accepted_before_the_lock_counts() {
 }
 
 #[test]
+fn a_store_that_others_can_write_or_that_is_occupied_is_not_used() {
+    let bed = Bed::new();
+    bed.install().unwrap();
+    bed.insert(&Fake::new().sequence(3).marker("newer").bytes().unwrap());
+    let store = Path::new("/opt/sealift/store");
+    for place in [store, &store.join("blobs"), Path::new("/opt/sealift")] {
+        bed.host.set_mode(place, 0o775).unwrap();
+        let before = bed.tree();
+        let error = bed.install().unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Preflight, "{}", render(&error));
+        assert!(render(&error).contains("can be written by others") && render(&error).contains("hint: "));
+        assert_eq!(bed.tree(), before);
+        bed.host.set_mode(place, 0o755).unwrap();
+    }
+    let staging = store.join(format!(".tmp-{}", std::process::id()));
+    bed.host.create_dir(Path::new("/srv"), 0o755).unwrap();
+    bed.host.symlink(&staging, Path::new("../../../srv")).unwrap();
+    let error = bed.install().unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Preflight, "{}", render(&error));
+    assert!(render(&error).contains("hint: "), "{}", render(&error));
+    assert_eq!(bed.host.list(Path::new("/srv")).unwrap(), Vec::<String>::new());
+    bed.host.remove(&staging).unwrap();
+    // What a run that was killed left is removed, whatever is in it.
+    bed.host.write(&staging.join("etcd/bin/etcd"), b"half", 0o644).unwrap();
+    bed.install().unwrap();
+    assert!(!bed.host.exists(&staging).unwrap());
+}
+
+#[test]
 fn trust_comes_from_the_host() {
     let mut bed = Bed::new();
     bed.arguments.keys.clear();
