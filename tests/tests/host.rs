@@ -35,6 +35,7 @@ fn main() -> Result<()> {
         ("the_audit_log_is_written", confidential::the_audit_log_is_written),
         ("every_open_port_speaks_tls", confidential::every_open_port_speaks_tls),
         ("keys_are_for_root_alone", confidential::keys_are_for_root_alone),
+        ("secrets_stay_out_of_logs_and_arguments", confidential::secrets_stay_out_of_logs_and_arguments),
         ("a_second_run_changes_nothing", repeated::a_second_run_changes_nothing),
         ("older_and_other_bundles_are_refused", refused::older_and_other_bundles_are_refused),
         ("certificates_rotate_without_the_installer", cluster::certificates_rotate_without_the_installer),

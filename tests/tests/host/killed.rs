@@ -42,6 +42,8 @@ pub(crate) fn a_killed_installer_is_resumed(stage: &Stage) -> Result<()> {
         ensure!(wrong.is_empty(), "half-written after the death in {step}: {wrong:#?}");
     }
     ensure!(master.installer("install", "/root/x.bundle")?.changes()? == 0);
+    // With a route to follow and a workload running: what dials out is counted.
+    master.workload(&stage.image("busybox")?)?;
     let after = stage.bed()?.foreign().context("the counter of foreign packets")?;
     ensure!(after.packets == before.packets, "the installer or a component dialled out: {after:?}");
     Ok(())

@@ -26,9 +26,11 @@ pub(crate) fn a_second_run_changes_nothing(stage: &Stage) -> Result<()> {
                  kube-scheduler containerd kubelet kube-proxy sealift-proxy sealift-agent sealift-approver";
     let running = master.host.run(units)?.stdout;
 
-    let plan = master.plainly("plan")?;
-    ensure!(plan.success(), "{}", plan.tail());
-    ensure!(plan.stdout.to_lowercase().contains("nothing"), "the plan of a finished host:\n{}", plan.stdout);
+    let plan = master.installer("plan", "/root/x.bundle")?;
+    ensure!(plan.finished.success(), "{}", plan.finished.tail());
+    let changes = plan.events.last().map(|total| &total["changes"]);
+    ensure!(changes == Some(&0.into()), "the plan of a finished host:\n{}", plan.finished.stdout);
+    ensure!(plan.events.iter().all(|step| step["check"] != "needed"), "not ready:\n{}", plan.finished.stdout);
 
     let again = master.install()?;
     ensure!(again.changes()? == 0, "{}", again.finished.tail());
