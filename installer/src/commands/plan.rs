@@ -70,8 +70,11 @@ fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
             lines => output.line(&format!("{step}: {word}\n    {}", lines.join("\n    "))),
         }
     }
+    let not_ready: Vec<&str> =
+        planned.iter().filter(|step| matches!(step.check, Check::Needed(_))).map(|step| step.step).collect();
     output.line(&match changes {
-        0 => "nothing to change: this host is as wanted".to_owned(),
+        0 if not_ready.is_empty() => "nothing to change: this host is as wanted".to_owned(),
+        0 => format!("nothing to change, but not ready yet: {}", not_ready.join(", ")),
         changes => format!("{changes} changes; nothing was touched"),
     });
 }
