@@ -219,13 +219,22 @@ impl Approver<'_> {
     }
 }
 
-/// The tokens of nodes that have been given a serving certificate.
+/// The tokens that have done their work: a client certificate was asked for with one and issued, and its node has then been
+/// given a serving certificate. A token that was made since (the node is being installed again) is still needed.
 fn spent_tokens(requests: &[Value], view: &ClusterView) -> BTreeSet<String> {
-    let served: BTreeSet<String> = requests
+    let issued: Vec<Csr> =
+        requests.iter().filter_map(Csr::of_object).filter(|csr| csr.state == State::Issued).collect();
+    // The apiserver writes all times in one format, in UTC: their order is that of the texts.
+    let served_since = |node: &str, start: &str| {
+        issued.iter().any(|csr| {
+            csr.signer == decide::SERVING_SIGNER && csr.node() == Some(node) && csr.created.as_str() >= start
+        })
+    };
+    issued
         .iter()
-        .filter_map(Csr::of_object)
-        .filter(|csr| csr.signer == decide::SERVING_SIGNER && csr.state == State::Issued)
-        .filter_map(|csr| csr.node().map(str::to_owned))
-        .collect();
-    view.tokens.iter().filter(|(_, node)| served.contains(*node)).map(|(id, _)| id.clone()).collect()
+        .filter(|csr| csr.signer == decide::CLIENT_SIGNER)
+        .filter_map(|csr| Some((csr, csr.user.strip_prefix("system:bootstrap:")?)))
+        .filter(|(csr, id)| view.tokens.get(*id).is_some_and(|node| served_since(node, &csr.created)))
+        .map(|(_, id)| id.to_owned())
+        .collect()
 }

@@ -219,16 +219,31 @@ fn the_state_of_a_request_is_read_from_its_status() {
 }
 
 #[test]
-fn a_token_is_spent_when_its_node_serves_with_a_certificate() {
+fn a_token_is_spent_when_its_node_serves_with_a_certificate_asked_for_after_it() {
     let issued = json!({ "conditions": [{ "type": "Approved" }], "certificate": "LS0=" });
     let approved = json!({ "conditions": [{ "type": "Approved" }] });
+    let at = |minute: u32, mut object: Value| {
+        object["metadata"]["creationTimestamp"] = json!(format!("2026-11-21T12:{minute:02}:00Z"));
+        object
+    };
     let requests = [
-        object("a", SERVING_SIGNER, "system:node:n1", &issued),
-        object("b", SERVING_SIGNER, "system:node:n2", &approved),
-        object("c", CLIENT_SIGNER, "system:node:n2", &issued),
+        at(0, object("a", CLIENT_SIGNER, "system:bootstrap:aaaaaa", &issued)),
+        at(1, object("b", SERVING_SIGNER, "system:node:n1", &issued)),
+        at(0, object("c", CLIENT_SIGNER, "system:bootstrap:bbbbbb", &issued)),
+        at(1, object("d", SERVING_SIGNER, "system:node:n2", &approved)),
     ];
     assert_eq!(spent_tokens(&requests, &view()), set(&["aaaaaa"]));
-    assert!(spent_tokens(&requests[1..], &view()).is_empty());
+    assert!(spent_tokens(&requests[1..], &view()).is_empty(), "nobody used the token");
+
+    // The node is installed again within the hour: its old requests are still listed.
+    let mut again = view();
+    again.tokens.insert("cccccc".to_owned(), "n1".to_owned());
+    let mut requests = requests.to_vec();
+    assert_eq!(spent_tokens(&requests, &again), set(&["aaaaaa"]));
+    requests.push(at(30, object("e", CLIENT_SIGNER, "system:bootstrap:cccccc", &issued)));
+    assert_eq!(spent_tokens(&requests, &again), set(&["aaaaaa"]), "it has no new serving certificate yet");
+    requests.push(at(31, object("f", SERVING_SIGNER, "system:node:n1", &issued)));
+    assert_eq!(spent_tokens(&requests, &again), set(&["aaaaaa", "cccccc"]));
 }
 
 fn node(version: &str, labels: &Value, taints: &Value) -> Value {
