@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use bundle::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::config::ClusterConfig;
 use crate::host::Host;
 use crate::kubeapi::Client;
+use crate::report::Explain as _;
 
 /// Name of the ConfigMap.
 pub const NAME: &str = "sealift-cluster";
@@ -106,7 +107,9 @@ impl Record {
     }
 
     /// The record that a run with this config has to write, given what the cluster holds; `None` if nothing changes.
-    /// What can never change (name, domain, networks) is refused; tokens of other nodes are kept.
+    /// What can never change (name, domain, networks) is refused, and so is a config that lacks nodes of the cluster: an
+    /// old copy of it must not make others forget them. Tokens of other nodes are kept. Other comments or another layout
+    /// of the same config are no change.
     pub fn next(found: Option<&Self>, text: &str, tokens: BTreeMap<String, String>) -> Result<Option<Self>> {
         let Some(found) = found else { return Self::new(text, 1, tokens).map(Some) };
         let mut next = Self::new(text, found.generation, found.tokens.clone())?;
@@ -115,7 +118,18 @@ impl Record {
             next.config.cluster == found.config.cluster,
             "the config names another cluster (name, domain or networks) than the one that runs here"
         );
-        if next.config != found.config {
+        let has = |name: &str| next.config.nodes.iter().any(|node| node.name == name);
+        let missing: Vec<&str> =
+            found.config.nodes.iter().map(|node| node.name.as_str()).filter(|name| !has(name)).collect();
+        if !missing.is_empty() {
+            return Err(anyhow!("the config lacks nodes that the cluster has: {}", missing.join(", "))
+                .hint("use the cluster's current config; a run of the installer does not remove nodes"));
+        }
+        next.config.digest = found.config.digest;
+        if next.config == found.config {
+            next.text.clone_from(&found.text);
+        } else {
+            next.config.digest = Digest::of(text.as_bytes());
             next.generation += 1;
         }
         Ok((next != *found).then_some(next))

@@ -81,6 +81,26 @@ fn a_record_changes_only_when_it_must_and_never_to_another_cluster() {
 }
 
 #[test]
+fn a_comment_is_no_change_of_the_record() {
+    let first = Record::next(None, CONFIG, BTreeMap::new()).unwrap().unwrap();
+    let commented = format!("# Written by hand.\n{CONFIG}");
+    assert_eq!(Record::next(Some(&first), &commented, BTreeMap::new()).unwrap(), None);
+}
+
+#[test]
+fn an_old_config_does_not_make_the_cluster_forget_nodes() {
+    let second = "\n[[node]]\nname = \"w7\"\naddress = \"10.9.0.7\"\nroles = [\"worker\"]\n";
+    let grown = Record::next(None, &format!("{CONFIG}{second}"), BTreeMap::new()).unwrap().unwrap();
+    let error = Record::next(Some(&grown), CONFIG, BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("w7"), "{error:#}");
+    let first = Record::next(None, CONFIG, BTreeMap::new()).unwrap().unwrap();
+    assert_eq!(
+        Record::next(Some(&first), &format!("{CONFIG}{second}"), BTreeMap::new()).unwrap().unwrap().generation,
+        2
+    );
+}
+
+#[test]
 fn a_spent_token_is_not_made_again() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::under(directory.path());
