@@ -89,6 +89,10 @@ impl fmt::Display for Roles {
 pub struct ClusterConfig {
     /// `[cluster]`.
     pub cluster: Cluster,
+    /// `api_names` of `[cluster]`: further DNS names of the API, in the apiservers' certificates. They may change.
+    pub api_names: BTreeSet<String>,
+    /// `api_addresses` of `[cluster]`: further addresses of the API, the same way.
+    pub api_addresses: BTreeSet<IpAddr>,
     /// `[[node]]`, in the order of the file.
     pub nodes: Vec<Node>,
     /// `[etcd]`.

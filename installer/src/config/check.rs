@@ -41,6 +41,10 @@ struct RawCluster {
     domain: Option<Spanned<String>>,
     service_cidr: Option<Spanned<IpNet>>,
     pod_cidr: Option<Spanned<IpNet>>,
+    #[serde(default)]
+    api_names: Vec<Spanned<String>>,
+    #[serde(default)]
+    api_addresses: Vec<Spanned<IpAddr>>,
 }
 
 #[derive(Deserialize)]
@@ -81,12 +85,14 @@ fn show(text: &str, span: Range<usize>, message: &str) -> String {
     )
 }
 
-fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrong> {
+fn check(mut raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrong> {
+    let api_names = check_api_names(std::mem::take(&mut raw.cluster.api_names))?;
+    let api_addresses = check_api_addresses(std::mem::take(&mut raw.cluster.api_addresses))?;
     let cluster = check_cluster(raw.cluster)?;
     let nodes = check_nodes(raw.node, &cluster)?;
     let etcd = raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd)?;
     let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates)?;
-    Ok(ClusterConfig { cluster, nodes, etcd, kernel: raw.kernel, certificates, digest })
+    Ok(ClusterConfig { cluster, api_names, api_addresses, nodes, etcd, kernel: raw.kernel, certificates, digest })
 }
 
 fn check_cluster(raw: RawCluster) -> Result<Cluster, Wrong> {
@@ -112,6 +118,34 @@ fn check_cluster(raw: RawCluster) -> Result<Cluster, Wrong> {
         return Err(Wrong(pod_span.or(service_span).unwrap_or(0..0), message));
     }
     Ok(Cluster { name: raw.name.into_inner(), domain, service_cidr, pod_cidr })
+}
+
+fn check_api_names(raw: Vec<Spanned<String>>) -> Result<BTreeSet<String>, Wrong> {
+    let mut names = BTreeSet::new();
+    for name in raw {
+        let (span, name) = (name.span(), name.into_inner());
+        if name.len() > 253 || !name.split('.').all(is_label) || name.parse::<IpAddr>().is_ok() {
+            return Err(Wrong(span, "a name of the API must be a lower-case DNS name".to_owned()));
+        }
+        if !names.insert(name) {
+            return Err(Wrong(span, "this name of the API is given twice".to_owned()));
+        }
+    }
+    Ok(names)
+}
+
+fn check_api_addresses(raw: Vec<Spanned<IpAddr>>) -> Result<BTreeSet<IpAddr>, Wrong> {
+    let mut addresses = BTreeSet::new();
+    for address in raw {
+        let (span, address) = (address.span(), address.into_inner());
+        if !address.is_ipv4() || address.is_unspecified() || address.is_multicast() {
+            return Err(Wrong(span, format!("{address} cannot be an address of the API")));
+        }
+        if !addresses.insert(address) {
+            return Err(Wrong(span, "this address of the API is given twice".to_owned()));
+        }
+    }
+    Ok(addresses)
 }
 
 fn network(
@@ -293,6 +327,10 @@ mod tests {
             (second("name = \"m1\"\naddress = \"192.0.2.2\"\nroles = [\"worker\"]"), "two nodes are called `m1`"),
             (second("name = \"m2\"\naddress = \"192.0.2.1\"\nroles = [\"worker\"]"), "already the address of `m1`"),
             (GOOD.replace("\n\n", "\npod_cidr = \"10.96.0.0/17\"\n\n"), "overlap"),
+            (GOOD.replace("\n\n", "\napi_names = [\"K8s.example\"]\n\n"), "lower-case DNS name"),
+            (GOOD.replace("\n\n", "\napi_names = [\"10.0.0.9\"]\n\n"), "lower-case DNS name"),
+            (GOOD.replace("\n\n", "\napi_names = [\"a.b\", \"a.b\"]\n\n"), "given twice"),
+            (GOOD.replace("\n\n", "\napi_addresses = [\"0.0.0.0\"]\n\n"), "cannot be an address of the API"),
             (GOOD.replace("\n\n", "\npod_cidr = \"10.200.0.0/28\"\n\n"), "between /8 and /24"),
             (format!("{GOOD}[etcd]\nheartbeat_ms = 500\nelection_ms = 1000\n"), "five times heartbeat_ms"),
             (format!("{GOOD}[etcd]\ndata_dir = \"etcd\"\n"), "absolute paths"),

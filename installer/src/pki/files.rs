@@ -4,7 +4,6 @@
 //! encryption key) is only made while nothing that depends on it exists: afterwards a missing one is an error, never
 //! silently replaced. Order matters for a crash in between: founding secrets come first, keys before certificates.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,8 +41,8 @@ impl Wanted {
                 api_service_ip: config.api_service_ip(),
                 node: node.name.clone(),
                 address: node.address,
-                extra_names: BTreeSet::new(),
-                extra_addresses: BTreeSet::new(),
+                extra_names: config.api_names.clone(),
+                extra_addresses: config.api_addresses.clone(),
                 lifetime: Duration::from_secs(u64::from(hours) * 3600),
             },
             own_apiserver: format!("https://{}", SocketAddr::new(node.address, 6443)),

@@ -226,6 +226,17 @@ fn only_what_is_wrong_is_written_again() {
 }
 
 #[test]
+fn further_names_of_the_api_reach_its_certificate() {
+    let text = "[cluster]\nname = \"site\"\napi_names = [\"k8s.example\"]\napi_addresses = [\"10.0.0.9\"]\n\n\
+                [[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n";
+    let config = crate::config::ClusterConfig::parse(text, "cluster.toml".as_ref()).unwrap();
+    let subject = files::Wanted::of(&config, &config.nodes[0]).subject;
+    let apiserver = subject.master_pairs().into_iter().find(|file| file.stem == "apiserver").unwrap().leaf;
+    assert!(apiserver.names.contains("k8s.example"));
+    assert!(apiserver.addresses.contains(&"10.0.0.9".parse().unwrap()));
+}
+
+#[test]
 fn what_cannot_be_made_twice_is_never_replaced() {
     for lost in ["ca.crt", "ca.key", "etcd/ca.crt", "service-account.key", "../secrets/encryption.json"] {
         let directory = tempfile::tempdir().unwrap();
