@@ -106,11 +106,13 @@ fn nftables_ok(facts: &Facts) -> bool {
     numbers(&facts.kernel) >= [5, 13, 0] && numbers(nft) >= [1, 0, 1] && facts.modules.available("nf_tables")
 }
 
-/// The mode for a Kubernetes version on this host. Up to 1.30: ipvs where the kernel has it; from 1.31 on: nftables where
+/// The mode for a Kubernetes version on this host. Up to 1.30: ipvs where the kernel
+/// has it and the tool `ipset` is there; from 1.31 on: nftables where
 /// kernel and tool are new enough; else iptables. Thus never ipvs from 1.35 on.
 fn proxy_mode(kubernetes: &str, facts: &Facts) -> &'static str {
     if numbers(kubernetes) < [1, 31, 0] {
-        let ipvs = ["ip_vs", "ip_vs_rr"].iter().all(|module| facts.modules.available(module));
+        let ipvs = ["ip_vs", "ip_vs_rr"].iter().all(|module| facts.modules.available(module))
+            && facts.tools.contains_key("ipset");
         return if ipvs { "ipvs" } else { "iptables" };
     }
     if nftables_ok(facts) { "nftables" } else { "iptables" }
@@ -137,12 +139,16 @@ mod tests {
         let mut facts = debian();
         facts.kernel = "6.1.0-40-amd64".to_owned();
         facts.tools.insert("nft".to_owned(), "1.0.6".to_owned());
+        facts.tools.insert("ipset".to_owned(), "7.17".to_owned());
         facts.modules.present = ["nf_tables".to_owned()].into();
         facts.modules.loadable = ["ip_vs".to_owned(), "ip_vs_rr".to_owned()].into();
         for (version, mode) in [("1.20.2", "ipvs"), ("1.30.9", "ipvs"), ("1.31.0", "nftables"), ("1.37.0", "nftables")]
         {
             assert_eq!(proxy_mode(version, &facts), mode, "{version}");
         }
+        facts.tools.remove("ipset");
+        assert_eq!(proxy_mode("1.20.2", &facts), "iptables", "kube-proxy's ipvs mode calls ipset");
+        facts.tools.insert("ipset".to_owned(), "7.17".to_owned());
         facts.modules.loadable.clear();
         assert_eq!(proxy_mode("1.20.2", &facts), "iptables");
         facts.kernel = "5.10.0".to_owned();

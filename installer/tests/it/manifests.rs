@@ -151,7 +151,10 @@ fn facts(shape: Shape) -> Facts {
     let mut tools = BTreeMap::new();
     match shape.packets {
         Packets::Iptables => {}
-        Packets::Ipvs => modules.loadable = ["ip_vs", "ip_vs_rr"].map(ToOwned::to_owned).into(),
+        Packets::Ipvs => {
+            modules.loadable = ["ip_vs", "ip_vs_rr"].map(ToOwned::to_owned).into();
+            tools.insert("ipset".to_owned(), "7.17".to_owned());
+        }
         Packets::Nftables => {
             modules.present = ["nf_tables".to_owned()].into();
             tools.insert("nft".to_owned(), "1.0.6".to_owned());

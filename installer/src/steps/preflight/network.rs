@@ -11,6 +11,10 @@ use super::ports::{self, Holder, Port};
 use crate::context::Context;
 use crate::host::Command;
 
+/// Interfaces that a node of ours has inside the cluster's networks, rightly: the bridge of the pods has an address in the
+/// pod network, and kube-proxy in ipvs mode puts every service address on its dummy interface.
+const OWN_INTERFACES: &[&str] = &["cni0", "kube-ipvs0"];
+
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = vec![address(context)];
@@ -39,8 +43,7 @@ fn overlaps(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (what, network) in [("service", cluster.service_cidr), ("pod", cluster.pod_cidr)] {
         for found in &context.facts.addresses {
-            // The bridge of the pods has its address in the pod network, rightly.
-            if found.interface == "cni0" || !network.contains(&found.address) {
+            if OWN_INTERFACES.contains(&found.interface.as_str()) || !network.contains(&found.address) {
                 continue;
             }
             findings.push(Finding::refused(
