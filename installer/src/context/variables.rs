@@ -73,7 +73,7 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
             "nofile": facts.nofile,
             "resolv_conf": facts.resolv_conf,
             "modules_loadable": facts.modules.can_load,
-            "conntrack_writable": facts.writable_sysctls.contains("net.netfilter.nf_conntrack_max"),
+            "conntrack_writable": conntrack_writable(facts),
         },
         "kube_proxy": {"mode": proxy_mode(&kubernetes, facts)},
     })
@@ -106,6 +106,13 @@ fn nftables_ok(facts: &Facts) -> bool {
     numbers(&facts.kernel) >= [5, 13, 0] && numbers(nft) >= [1, 0, 1] && facts.modules.available("nf_tables")
 }
 
+/// Whether kube-proxy may set the connection-tracking sysctls. On a fresh machine the key is not there before the run loads
+/// the module; what is rendered must not depend on that, or the next run would render something else.
+fn conntrack_writable(facts: &Facts) -> bool {
+    facts.writable_sysctls.contains("net.netfilter.nf_conntrack_max")
+        || (facts.container.is_none() && facts.modules.available("nf_conntrack"))
+}
+
 /// The mode for a Kubernetes version on this host. Up to 1.30: ipvs where the kernel
 /// has it and the tool `ipset` is there; from 1.31 on: nftables where
 /// kernel and tool are new enough; else iptables. Thus never ipvs from 1.35 on.
@@ -133,6 +140,19 @@ fn numbers(version: &str) -> [u32; 3] {
 mod tests {
     use super::*;
     use crate::facts::tests::debian;
+
+    #[test]
+    fn connection_tracking_is_the_same_before_and_after_its_module_is_loaded() {
+        let mut facts = debian();
+        facts.modules.loadable = ["nf_conntrack".to_owned()].into();
+        assert!(conntrack_writable(&facts), "fresh");
+        facts.modules.present = std::mem::take(&mut facts.modules.loadable);
+        facts.writable_sysctls.insert("net.netfilter.nf_conntrack_max".to_owned());
+        assert!(conntrack_writable(&facts), "loaded");
+        facts.writable_sysctls.clear();
+        facts.container = Some("lxc".to_owned());
+        assert!(!conntrack_writable(&facts), "the machine's");
+    }
 
     #[test]
     fn the_proxy_mode_follows_version_and_kernel() {
