@@ -87,16 +87,18 @@ impl Service {
         let path = unit_path(self.unit);
         let wanted = self.wanted_unit(context)?;
         let found = host.read(&path)?;
-        if found.as_deref() != Some(wanted.as_slice()) {
+        let differs = found.as_deref() != Some(wanted.as_slice());
+        if differs {
             changes.push(writing(&path, &wanted));
         }
         let state = UnitState::read(host, self.unit)?;
         if !state.is_enabled() {
             changes.push(Change::new(format!("enable {}", self.unit)));
         }
-        if !state.is_active() {
+        // A unit that comes up with the wanted configuration is waited for.
+        if !state.is_active() && !state.is_starting() {
             changes.push(Change::new(format!("start {}", self.unit)));
-        } else if self.is_stale(context)? || !changes.is_empty() {
+        } else if differs || self.is_stale(context)? {
             changes.push(Change::new(format!("restart {} with its new configuration", self.unit)));
         }
         Ok(changes)
@@ -143,7 +145,7 @@ impl Service {
         if !state.is_enabled() {
             systemctl(host, &["enable", self.unit])?;
         }
-        if differs || !state.is_active() || self.is_stale(context)? {
+        if differs || !(state.is_active() || state.is_starting()) || self.is_stale(context)? {
             (self.before_start)(context)?;
             // A unit in `failed` or with a start limit reached would refuse.
             if state.active == "failed" {

@@ -57,6 +57,11 @@ impl UnitState {
         self.active == "active"
     }
 
+    /// On its way up by itself; not between two attempts.
+    pub fn is_starting(&self) -> bool {
+        self.active == "activating" && !self.sub.starts_with("auto-restart")
+    }
+
     /// Will be started at boot.
     pub fn is_enabled(&self) -> bool {
         self.enabled == "enabled"
@@ -112,6 +117,8 @@ mod tests {
         assert_eq!(state.describe(), "activating (auto-restart)");
         assert!(state.is_enabled() && !state.is_active() && !state.reload_needed);
         assert_eq!(state.restarts, 3);
+        assert!(!state.is_starting());
+        assert!(UnitState::parse("ActiveState=activating\nSubState=start\n").is_starting());
     }
 
     #[test]
