@@ -429,6 +429,43 @@ fn a_blob_that_changed_in_the_store_is_not_imported() {
 }
 
 #[test]
+fn our_own_interfaces_may_have_addresses_of_the_cluster() {
+    let mut bed = Bed::new();
+    let row = |interface: &str| crate::facts::Address {
+        interface: interface.to_owned(),
+        address: [10, 96, 0, 1].into(),
+        prefix: 32,
+    };
+    bed.facts.addresses.push(row("kube-ipvs0"));
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
+    bed.facts.addresses.push(row("eth1"));
+    assert!(format!("{:#}", Preflight.check(&bed.context()).unwrap_err()).contains("eth1"));
+}
+
+#[test]
+fn preflight_refuses_what_this_version_does_not_install() {
+    let mut bed = Bed::new();
+    bed.roles = Roles::new([Role::Worker]);
+    let mut second = bed.node.clone();
+    second.name = "m2".to_owned();
+    bed.config.nodes.push(second);
+    let error = Preflight.check(&bed.context()).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("role: found `worker`") && text.contains("masters: found 2"), "{text}");
+    assert_eq!(exit_of(&error), Exit::Preflight);
+}
+
+#[test]
+fn preflight_refuses_another_identity() {
+    let bed = Bed::new();
+    bed.put("/etc/sealift/cluster.toml", CONFIG);
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
+    bed.put("/etc/sealift/cluster.toml", &CONFIG.replace("\"test\"", "\"other\"").replace("m1", "n1"));
+    let text = format!("{:#}", Preflight.check(&bed.context()).unwrap_err());
+    assert!(text.contains("name: found `test`") && text.contains("name of this node: found `m1`"), "{text}");
+}
+
+#[test]
 fn preflight_counts_the_room_that_the_bundle_needs() {
     let mut bed = Bed::new();
     bed.images = vec![image(&bed)];

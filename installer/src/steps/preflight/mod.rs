@@ -7,6 +7,7 @@ mod leftovers;
 mod machine;
 mod network;
 mod ports;
+mod scope;
 
 use anyhow::Result;
 
@@ -23,6 +24,7 @@ pub struct Preflight;
 pub fn findings(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = machine::look(context);
     findings.extend(network::look(context)?);
+    findings.extend(scope::look(context)?);
     findings.extend(leftovers::look(context)?);
     Ok(findings)
 }
