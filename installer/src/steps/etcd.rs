@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
+use super::file::WantedFile;
 use super::service::{Readiness, Service, UnitText, nothing_before};
 use crate::context::Context;
 use crate::host::Command;
+use crate::report::Explain as _;
 use crate::step::{Check, Step, Target};
+
+/// Says that this host's member has worked once: from then on an empty data directory is a loss, not a beginning.
+const FOUNDED: &str = "/etc/sealift/etcd-founded";
 
 /// The step.
 #[derive(Clone, Copy, Debug)]
@@ -23,23 +28,56 @@ impl Step for Etcd {
     }
 
     fn touches(&self, context: &Context<'_>) -> Result<Vec<Target>> {
-        service().touches(context)
+        let mut touches = service().touches(context)?;
+        touches.push(founded().target());
+        Ok(touches)
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
         if !context.config.runs_etcd(context.node) {
             return Ok(Check::Skipped("the cluster has dedicated etcd members".to_owned()));
         }
-        service().check(context)
+        require_member(context)?;
+        let check = service().check(context)?;
+        // The marker follows health, so it is the last change.
+        let Some(marker) = founded().change(context.host)? else { return Ok(check) };
+        Ok(match check {
+            Check::Done => Check::Needed(vec![marker]),
+            Check::Needed(mut changes) => {
+                changes.push(marker);
+                Check::Needed(changes)
+            }
+            other => other,
+        })
     }
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
-        service().apply(context)
+        require_member(context)?;
+        service().apply(context)?;
+        founded().write(context.host).map(drop)
     }
 
     fn undo(&self, context: &Context<'_>) -> Result<()> {
         service().undo(context)
     }
+}
+
+fn founded() -> WantedFile {
+    WantedFile::public(
+        FOUNDED,
+        "Sealift: etcd has worked on this host. While this file is here, it is never founded anew.\n",
+    )
+}
+
+/// Refuses to found an empty cluster where there was one.
+fn require_member(context: &Context<'_>) -> Result<()> {
+    let member = context.config.etcd.data_dir.join("member");
+    if !context.host.exists(FOUNDED.as_ref())? || context.host.exists(&member)? {
+        return Ok(());
+    }
+    Err(anyhow!("etcd has worked on this host, but its data `{}` is gone", member.display())).hint(format!(
+        "mount or restore the data directory; to begin with an empty cluster and lose the old one, remove `{FOUNDED}`"
+    ))
 }
 
 pub(super) fn service() -> Service {

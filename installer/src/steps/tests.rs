@@ -292,6 +292,17 @@ fn a_container_sets_only_its_own_network_and_reports_the_rest() {
 }
 
 #[test]
+fn etcd_is_not_founded_anew_where_it_has_worked() {
+    let bed = Bed::new();
+    bed.host.fake().on("/opt/sealift/current/etcd/bin/etcdctl", Reply::ok(""));
+    super::etcd::Etcd.apply(&bed.context()).unwrap();
+    let error = format!("{:#}", super::etcd::Etcd.check(&bed.context()).unwrap_err());
+    assert!(error.contains("`/var/lib/etcd/member` is gone"), "{error}");
+    bed.put("/var/lib/etcd/member/snap/db", "x");
+    assert_eq!(super::etcd::Etcd.check(&bed.context()).unwrap(), Check::Done);
+}
+
+#[test]
 fn foreign_command_line_files_are_left_alone() {
     let mut bed = Bed::new();
     bed.desired = generation("kubectl", "none.service", "", "digest-1");
