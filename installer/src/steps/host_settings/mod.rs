@@ -35,7 +35,8 @@ impl Step for HostSettings {
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
         let modules = wanted_modules(context)?;
-        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some())?;
+        let coming = modules.with(Presence::Loadable);
+        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &coming)?;
         let mut changes: Vec<Change> = modules
             .with(Presence::Loadable)
             .into_iter()
@@ -58,7 +59,7 @@ impl Step for HostSettings {
         let modules = wanted_modules(context)?;
         modules.load(context.host)?;
         // Modules bring keys with them (`net.bridge.*`), so the keys are read after loading.
-        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some())?;
+        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &[])?;
         sysctls.apply(context.host)?;
         // Setting one key may change another; the file says what holds now.
         for file in files(&modules, &sysctls) {

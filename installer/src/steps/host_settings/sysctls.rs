@@ -62,12 +62,20 @@ pub(super) struct Sysctls {
 }
 
 impl Sysctls {
-    /// Reads every key; `container` says that the kernel is shared with other hosts.
-    pub(super) fn survey(host: &Host, container: bool) -> Result<Self> {
+    /// Reads every key; `container` says that the kernel is shared with other hosts. Keys of modules that are still `coming`
+    /// count as there.
+    pub(super) fn survey(host: &Host, container: bool, coming: &[&str]) -> Result<Self> {
         let mut found = Self { file: "# Written by Sealift.\n".to_owned(), ..Self::default() };
         for setting in SETTINGS {
             let Some(current) = host.sysctl(setting.key)? else {
-                found.missing.push(setting.key);
+                match setting.want {
+                    Want::Exactly(value)
+                        if setting.key.starts_with("net.bridge.") && coming.contains(&"br_netfilter") =>
+                    {
+                        found.add(setting, value);
+                    }
+                    _ => found.missing.push(setting.key),
+                }
                 continue;
             };
             let (wanted, good) = match setting.want {
@@ -85,19 +93,20 @@ impl Sysctls {
             }
             // A value that is already higher was set by someone else for a reason: it is not lowered at the next boot.
             if !(good && current != wanted) {
-                found.file.push_str("# ");
-                found.file.push_str(setting.why);
-                found.file.push('\n');
-                found.file.push_str(setting.key);
-                found.file.push_str(" = ");
-                found.file.push_str(&wanted);
-                found.file.push('\n');
+                found.add(setting, &wanted);
             }
             if !good {
                 found.wrong.push((setting.key, current, wanted));
             }
         }
         Ok(found)
+    }
+
+    /// Adds a key to the file.
+    fn add(&mut self, setting: &Setting, wanted: &str) {
+        for part in ["# ", setting.why, "\n", setting.key, " = ", wanted, "\n"] {
+            self.file.push_str(part);
+        }
     }
 
     /// Sets now what is wrong.
@@ -108,5 +117,19 @@ impl Sysctls {
     /// Keys this module may change, for the before-image.
     pub(super) fn keys() -> impl Iterator<Item = &'static str> {
         SETTINGS.iter().map(|setting| setting.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_module_that_will_be_loaded_are_planned() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::under(dir.path());
+        let file = |coming: &[&str]| Sysctls::survey(&host, false, coming).unwrap().file;
+        assert!(file(&["br_netfilter"]).contains("net.bridge.bridge-nf-call-iptables = 1\n"));
+        assert!(!file(&[]).contains("net.bridge"));
     }
 }
