@@ -52,6 +52,8 @@ struct Certificate {
     subject: String,
     /// Days until it ends; negative when it has ended.
     days: i64,
+    /// Less than a third of its life is left, and only a run of the installer renews it.
+    due: bool,
 }
 
 /// Shows generation, services, certificates, accepted bundles and a pending run.
@@ -103,9 +105,12 @@ fn show(status: &Status, output: &Output) {
         output.line(&format!("  {unit:<34} {state:<12} {enabled}"));
     }
     output.line("certificates:");
-    for Certificate { path, subject, days } in &status.certificates {
+    for Certificate { path, subject, days, due } in &status.certificates {
         let left = if *days < 0 { "EXPIRED".to_owned() } else { format!("{days} days") };
         output.line(&format!("  {:<52} {left:<10} {subject}", path.display()));
+        if *due {
+            output.line("    ends soon: run the installer again to renew it");
+        }
     }
     for Member { endpoint, health, error } in &status.etcd {
         let state = if *health { "healthy".to_owned() } else { format!("UNHEALTHY: {error}") };
@@ -154,6 +159,7 @@ fn certificates(host: &Host) -> Result<Vec<Certificate>> {
     Ok(pki::status::certificates(host)?
         .into_iter()
         .map(|found| Certificate {
+            due: found.due(host.now()),
             path: found.path,
             subject: found.subject,
             days: found.not_after.map_or(-1, |end| (end.as_second() - now).div_euclid(86_400)),

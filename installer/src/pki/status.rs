@@ -21,6 +21,15 @@ pub struct Expiry {
     pub subject: String,
     /// When it ends; `None` if it cannot be read.
     pub not_after: Option<Timestamp>,
+    /// From when on a run of the installer renews it; `None` for authorities and for what the kubelet renews.
+    pub renewable: Option<Timestamp>,
+}
+
+impl Expiry {
+    /// Whether less than a third of its life is left and only a run of the installer renews it.
+    pub fn due(&self, now: Timestamp) -> bool {
+        self.renewable.is_some_and(|from| from <= now)
+    }
 }
 
 /// All certificates of this host: below the PKI directory, in kubeconfigs, and the kubelet's own. Soonest end first.
@@ -51,8 +60,12 @@ fn expiry(path: PathBuf, text: &str) -> Option<Expiry> {
     let inspection =
         if conf { Inspection::of_pem(&kubeconfig::read(text)?.pair?.certificate) } else { Inspection::of_pem(text) };
     Some(match inspection {
-        Ok(found) => Expiry { path, subject: found.common_name, not_after: Some(found.not_after) },
-        Err(error) => Expiry { path, subject: format!("{error:#}"), not_after: None },
+        Ok(found) => {
+            let ours = !found.authority && !path.starts_with("/var/lib/kubelet");
+            let renewable = ours.then(|| found.not_after - found.not_after.duration_since(found.not_before) / 3);
+            Expiry { path, subject: found.common_name, not_after: Some(found.not_after), renewable }
+        }
+        Err(error) => Expiry { path, subject: format!("{error:#}"), not_after: None, renewable: None },
     })
 }
 

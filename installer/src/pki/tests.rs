@@ -297,6 +297,9 @@ fn status_lists_every_certificate_and_live_token() {
     assert_eq!(found[0].not_after, None);
     assert!(found.iter().any(|expiry| expiry.path.ends_with("admin.conf") && expiry.subject == "sealift:admin:m1"));
     assert_eq!(status::tokens(&host).unwrap().len(), 1);
+    let days = |days: u64| now + std::time::Duration::from_secs(days * 24 * 3600);
+    let due = |at| found.iter().filter(|expiry| expiry.due(at)).count();
+    assert_eq!((due(days(200)), due(days(300))), (0, 11), "authorities are not renewed by a run");
     host.fake().set_now(now + tokens::LIFETIME);
     assert!(status::tokens(&host).unwrap().is_empty());
 }
