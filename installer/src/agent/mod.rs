@@ -30,7 +30,7 @@ use crate::event::{Event, Events};
 use crate::generation::current_images;
 use crate::host::{Command, Host};
 use crate::kubeapi::{Client, Credentials, Limits};
-use crate::pki::{Inspection, KUBELET_CLIENT, files};
+use crate::pki::{self, Inspection, KUBELET_CLIENT, files};
 use crate::steps::images::reimport;
 use backends::Backends;
 use cni::Bridge;
@@ -48,6 +48,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 const NETWORK_PERIOD: Duration = Duration::from_secs(10);
 /// Between two looks at containerd's images.
 const IMAGES_PERIOD: Duration = Duration::from_secs(60);
+/// Between two looks at the certificates that only a run of the installer renews.
+const CERTIFICATES_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs until a signal asks it to stop.
 pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
@@ -65,6 +67,7 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
     agent.report(Part::Network, restored);
     let mut looked: Option<Instant> = None;
     let mut counted = Instant::now();
+    let mut warned: Option<Instant> = None;
     while !interrupted() {
         // Between two reloads nothing is known yet: nothing is said either.
         if let Some(proxy) = agent.keep_proxy().transpose() {
@@ -80,6 +83,10 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
             counted = Instant::now();
             let images = agent.keep_images();
             agent.report(Part::Images, images);
+        }
+        if warned.is_none_or(|at| at.elapsed() >= CERTIFICATES_PERIOD) {
+            warned = Some(Instant::now());
+            agent.warn_of_certificates();
         }
         pause(PERIOD)?;
     }
@@ -132,6 +139,23 @@ impl Agent<'_> {
         } else {
             self.events.emit(&Event::Warning { step: String::new(), text });
         }
+    }
+
+    /// One warning that names all certificates which end soon and which nothing renews by itself.
+    fn warn_of_certificates(&self) {
+        let text = match pki::status::certificates(self.host) {
+            Ok(found) => {
+                let now = self.host.now();
+                let due = found.iter().filter(|expiry| expiry.due(now)).map(|expiry| expiry.path.display().to_string());
+                let due: Vec<String> = due.collect();
+                if due.is_empty() {
+                    return;
+                }
+                format!("certificates end soon, run the installer again to renew them: {}", due.join(", "))
+            }
+            Err(error) => format!("looking at the certificates: {error:#}"),
+        };
+        self.events.emit(&Event::Warning { step: String::new(), text });
     }
 
     /// Puts back what was known before the last shutdown; the first round corrects it.
