@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::measure::taken;
 use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Process, wait};
 use libtest_mimic::{Arguments, Trial};
@@ -180,6 +181,19 @@ fn verify_and_inspect_say_what_is_inside(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// The installer reads a bundle of hundreds of megabytes, decompressing all of it, in less than 64 MiB.
+fn verify_needs_little_memory(stage: &Stage) -> Result<()> {
+    let (yard, product) = stage.made()?;
+    let size = fs_err::metadata(&product.bundle)?.len();
+    ensure!(size > 128 << 20, "a bundle of {size} bytes proves nothing");
+    let taken = taken(&stage.directory.path().join("memory"), |time| {
+        let verify = Process::new(&time[0]).args(&time[1..]).arg(&yard.programs.installer);
+        verify.args(["verify", "--bundle"]).arg(&product.bundle).arg("--key").arg(&product.key)
+    })?;
+    ensure!(taken.peak_kib < 64 << 10, "{} KiB", taken.peak_kib);
+    Ok(())
+}
+
 fn unpack(bundle: &Path, directory: &Path) -> Result<std::path::PathBuf> {
     let layout = directory.join("layout");
     fs_err::create_dir_all(&layout)?;
@@ -203,8 +217,9 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 5] = [
+    let scenarios: [(&str, Scenario); 6] = [
         ("verify_and_inspect_say_what_is_inside", verify_and_inspect_say_what_is_inside),
+        ("verify_needs_little_memory", verify_needs_little_memory),
         ("minisign_verifies_the_index", minisign_verifies_the_index),
         ("skopeo_and_umoci_read_the_images", skopeo_and_umoci_read_the_images),
         ("builds_are_identical", builds_are_identical),
