@@ -26,5 +26,6 @@ pub mod pick;
 pub mod process;
 pub mod recipe;
 pub mod resolve;
+pub mod rpm_version;
 pub mod session;
 pub mod source;

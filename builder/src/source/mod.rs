@@ -2,3 +2,5 @@
 
 pub mod apt;
 pub mod https;
+mod openpgp;
+pub mod rpm_md;
