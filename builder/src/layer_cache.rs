@@ -14,9 +14,10 @@ use bundle::{Digest, LayerPath};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, Cache, Scratch};
+use crate::elf::{self, ElfFiles};
 
-/// Raised whenever the same inputs give other bytes: old entries are then not found.
-const GENERATION: u32 = 1;
+/// Raised whenever the same inputs give other bytes or another record: old entries are then not found.
+const GENERATION: u32 = 2;
 
 /// Everything that decides a layer's bytes.
 #[derive(Debug, Serialize)]
@@ -48,6 +49,7 @@ struct Record {
     diff_id: Digest,
     unpacked_size: u64,
     files: Vec<File>,
+    elf: ElfFiles,
 }
 
 /// A layer in the cache.
@@ -55,6 +57,8 @@ struct Record {
 pub struct CachedLayer {
     /// What it holds.
     pub layer: PackedLayer,
+    /// What its programs and libraries need.
+    pub elf: ElfFiles,
     /// Where its bytes lie.
     pub path: PathBuf,
 }
@@ -73,10 +77,11 @@ pub fn find(cache: &Cache, key: &str) -> anyhow::Result<Option<CachedLayer>> {
     let path = home.join("layer");
     let record =
         fs_err::read(home.join("record.json")).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    if let Some(Record { digest, size, diff_id, unpacked_size, files }) = record
+    if let Some(Record { digest, size, diff_id, unpacked_size, files, elf }) = record
         && cache::digest_of(&path)? == Some((digest, size))
     {
-        return Ok(Some(CachedLayer { layer: PackedLayer { digest, size, diff_id, unpacked_size, files }, path }));
+        let layer = PackedLayer { digest, size, diff_id, unpacked_size, files };
+        return Ok(Some(CachedLayer { layer, elf, path }));
     }
     if home.exists() {
         fs_err::remove_dir_all(home).context("removing a damaged layer from the cache")?;
@@ -96,19 +101,20 @@ pub fn make(
     let work = scratch.path().join(key);
     fs_err::create_dir(&work)?;
     let mut out = BufWriter::with_capacity(256 << 10, fs_err::File::create_new(work.join("layer"))?);
+    let elf = elf::of_entries(&entries)?;
     let layer = pack(entries, level, workers, &mut out)?;
     out.flush()?;
     out.get_ref().sync_all()?;
     let PackedLayer { digest, size, diff_id, unpacked_size, files } = layer.clone();
-    let record = serde_json::to_vec(&Record { digest, size, diff_id, unpacked_size, files })
+    let record = serde_json::to_vec(&Record { digest, size, diff_id, unpacked_size, files, elf: elf.clone() })
         .context("describing the layer as JSON")?;
     cache::write_atomic(&work.join("record.json"), &record, 0o644)?;
     let home = cache.layer(key);
     match fs_err::rename(&work, &home) {
         Ok(()) => {}
         // Another builder has made the same layer meanwhile: same inputs, same bytes.
-        Err(_) if home.join("record.json").exists() => return Ok(CachedLayer { layer, path: home.join("layer") }),
+        Err(_) if home.join("record.json").exists() => return Ok(CachedLayer { layer, elf, path: home.join("layer") }),
         Err(error) => return Err(error.into()),
     }
-    Ok(CachedLayer { layer, path: home.join("layer") })
+    Ok(CachedLayer { layer, elf, path: home.join("layer") })
 }

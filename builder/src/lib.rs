@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commands;
 pub mod completeness;
 pub mod debian_version;
+pub mod elf;
 pub mod emit;
 pub mod failure;
 pub mod glob;

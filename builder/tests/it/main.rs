@@ -4,6 +4,7 @@
 
 mod apt;
 mod build;
+mod complete;
 mod download;
 mod pick;
 mod server;
