@@ -73,16 +73,35 @@ impl Cache {
 
     /// Opens and locks the unfinished file for `key` (32 or more hex digits); waits for another builder that has it.
     pub fn partial(&self, key: &str) -> anyhow::Result<Partial> {
-        let path = self.root.join("part").join(key);
         loop {
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path)?;
+            let (path, file) = self.open_partial(key)?;
             file.file().lock().with_context(|| format!("locking `{}`", path.display()))?;
             // Another builder may have finished and renamed the file while we waited for its lock.
             if is_at(&file, &path)? {
                 return Ok(Partial { path, file });
             }
         }
+    }
+
+    /// The same without waiting: `None` while another download has it.
+    pub fn try_partial(&self, key: &str) -> anyhow::Result<Option<Partial>> {
+        loop {
+            let (path, file) = self.open_partial(key)?;
+            match file.file().try_lock() {
+                Ok(()) if is_at(&file, &path)? => return Ok(Some(Partial { path, file })),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("locking `{}`", path.display()));
+                }
+            }
+        }
+    }
+
+    fn open_partial(&self, key: &str) -> anyhow::Result<(PathBuf, fs_err::File)> {
+        let path = self.root.join("part").join(key);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path)?;
+        Ok((path, file))
     }
 
     /// Gives a complete, verified partial file its final name.

@@ -79,7 +79,8 @@ pub struct PasswordArgs {
 /// How artifacts are reached.
 #[derive(Clone, Debug, Args)]
 pub struct NetworkArgs {
-    /// Read URLs that begin with FROM from TO instead (TO may be file:///DIR/); can be given several times.
+    /// Read URLs that begin with FROM from TO instead (TO may be file:///DIR/). Can be given several times: all that fit are
+    /// tried in this order, and the original only if it is among them (`--mirror https://dl.k8s.io/=https://dl.k8s.io/`).
     #[arg(long = "mirror", value_name = "FROM=TO", value_parser = parse_mirror)]
     pub mirrors: Vec<(String, String)>,
     /// Trust the certificates in this PEM file, too.
@@ -95,8 +96,11 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "FILE")]
     pub apt_sources: Option<PathBuf>,
     /// Downloads at the same time.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub downloads: u8,
+    /// Downloads at the same time from one server.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub per_host: u8,
     /// Give a download up when nothing arrives for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub stall: u64,

@@ -29,4 +29,5 @@ pub mod recipe;
 pub mod resolve;
 pub mod rpm_version;
 pub mod session;
+pub mod sha512;
 pub mod source;

@@ -68,6 +68,7 @@ impl Session {
                 size: Some(artifact.size),
                 limit: artifact.size,
                 sha256: Some(artifact.sha256),
+                ..Wanted::default()
             });
         }
         let fetched = self.network.fetch_all(&self.cache, &wanted)?;

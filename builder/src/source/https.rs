@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bundle::Digest;
 
 use crate::failure::Failure;
-use crate::http::{ARTIFACT_LIMIT, Fetched, Unreachable, Wanted};
+use crate::http::{Fetched, Unreachable, Wanted};
 use crate::lock::{LockedArtifact, Resolved};
 use crate::manifest::Trust;
 use crate::output::Output;
@@ -67,8 +67,7 @@ pub fn resolve(
     if let Some(before) = before.iter().find(fits) {
         return Ok(Resolution::Known(before.clone().into()));
     }
-    let wanted =
-        Wanted { name: url.clone(), urls: vec![address(&url, directory)?], size: None, limit: ARTIFACT_LIMIT, sha256 };
+    let wanted = Wanted { name: url.clone(), urls: vec![address(&url, directory)?], sha256, ..Wanted::default() };
     Ok(Resolution::Download(Pending { wanted, url, proof }))
 }
 

@@ -21,6 +21,7 @@ fn options() -> Options {
         ca_file: None,
         offline: false,
         downloads: 2,
+        per_host: 2,
         stall: Duration::from_millis(700),
         retries: 3,
         pause: Duration::from_millis(5),
@@ -30,7 +31,7 @@ fn options() -> Options {
 fn wanted(server: &Server) -> Wanted {
     let (content, urls) = (content(), vec![format!("{}/x.tar.gz", server.url)]);
     let (size, sha256) = (Some(content.len() as u64), Some(Digest::of(&content)));
-    Wanted { name: "x".into(), urls, size, limit: 1 << 30, sha256 }
+    Wanted { name: "x".into(), urls, size, limit: 1 << 30, sha256, ..Wanted::default() }
 }
 
 struct Place {
@@ -161,7 +162,7 @@ fn wrong_content_is_refused_and_not_kept() {
     let server =
         Server::start(|_, _, stream| respond(stream, "200 OK", &["Content-Length: 600000".into()], &vec![0; 600_000]));
     let place = Place::new();
-    place.assert_refused(&wanted(&server), "wrong content: expected sha256:");
+    place.assert_refused(&wanted(&server), "sent wrong content: expected sha256:");
     assert_eq!(server.requests().len(), 1, "the same lie is not asked for twice");
 }
 
@@ -239,6 +240,7 @@ fn mirrors_replace_prefixes_and_may_be_directories() {
         size: None,
         limit: 1 << 30,
         sha256: Some(Digest::of(&content())),
+        ..Wanted::default()
     };
     let place = Place::new();
     assert_eq!(network.fetch(&place.cache, &wanted).unwrap().size, 600_000);

@@ -59,6 +59,7 @@ pub(super) fn fetch(
         size: Some(listed.size),
         limit: listed.size,
         sha256: Some(listed.sha256),
+        ..Wanted::default()
     };
     network.fetch(cache, &wanted)
 }

@@ -56,6 +56,7 @@ pub(super) fn fetch(source: &AptSource, network: &Network, cache: &Cache) -> any
         size: None,
         limit: LIMIT,
         sha256: None,
+        ..Wanted::default()
     };
     let fetched = network.fetch(cache, &wanted)?;
     // Found by no digest later: what is needed of it goes into the lock.
