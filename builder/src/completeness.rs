@@ -103,6 +103,9 @@ mod tests {
             modules: vec![],
             templates: vec![template],
             packages: vec![],
+            distribution: None,
+            host_programs: BTreeMap::new(),
+            images: vec![],
         }
     }
 

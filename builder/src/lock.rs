@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
+use bundle::component::Kind;
 use bundle::{Architecture, ComponentName, Digest, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::manifest::{Manifest, toml_text};
+use crate::manifest::{Distribution, Manifest, toml_text};
 
 /// First line of every lock.
 const HEAD: &str = "# Written by `builder lock`; changes by hand are lost.\n";
@@ -33,6 +34,9 @@ pub struct Lock {
     /// Signed indexes that were looked through for packages, by `SUITE/COMPONENT/ARCHITECTURE`: none of them may get older.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub apt: BTreeMap<String, AptProof>,
+    /// Indexes of rpm-md repositories that were looked through, by `REPOSITORY/ARCHITECTURE`: none of them may get older.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rpm: BTreeMap<String, RpmProof>,
     /// Artifacts by component and architecture, in the manifest's order.
     pub component: BTreeMap<ComponentName, LockedComponent>,
 }
@@ -55,34 +59,72 @@ pub struct AptProof {
     pub packages: Digest,
 }
 
-/// One component's artifacts (any key but `version` must be an architecture).
+/// What vouches for the packages of one rpm-md repository.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RpmProof {
+    /// Seconds since 1970 (or a counter) that `repomd.xml` gives as its revision: an older one is refused later.
+    pub revision: u64,
+    /// Digest of `repomd.xml`.
+    pub repomd: Digest,
+    /// Digest of the (compressed) primary index.
+    pub primary: Digest,
+    /// Fingerprint of the key that signed `repomd.xml`; absent if no key was given: then nothing but the connection vouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// One component's artifacts (any key but those named here must be an architecture).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedComponent {
     /// Exact version: the manifest's, or the main package's when the manifest names a series (`6.1`).
     pub version: Version,
+    /// For components that the builder made of `[packages.…]`, `[kernel.…]` or `[addon.…]`: how the installer treats it.
+    /// Others have a recipe that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Kind>,
+    /// For packages and kernels: the distribution they are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distribution: Option<Distribution>,
+    /// For addons: references of the images it needs, as the bundle names them, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
     /// Per architecture, in the manifest's order.
     #[serde(flatten)]
     pub artifacts: BTreeMap<Architecture, Vec<LockedArtifact>>,
 }
 
 /// One artifact: resolved or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedArtifact {
-    /// `apt:NAME=VERSION`, the manifest's URL, or `file:PATH`.
+    /// The manifest's URL, `file:PATH`, `apt:NAME=VERSION`, `rpm:NAME=[EPOCH:]VERSION-RELEASE`, or `image:REFERENCE`.
     pub url: String,
-    /// Pool path, for apt.
+    /// Further URLs of the same bytes, from the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+    /// Where it lies below the archive (apt) or the repository (rpm).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Bytes.
+    /// Bytes; for images those of the manifest or index that the reference named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Digest.
+    /// Digest; for images that of the manifest or index that the reference named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
-    /// What vouched: `manifest`, `first-use`, or `apt:` and a key of [`Lock::apt`].
+    /// SHA-512 in hex, where upstream publishes that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha512: Option<String>,
+    /// Licence, where upstream's index says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// What vouched: `manifest`, `first-use`, `checksums:URL`, `registry`, or `apt:` or `rpm:` and a key of [`Lock::apt`] or
+    /// [`Lock::rpm`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
+    /// For a package that was not asked for by name: the package that needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed_by: Option<String>,
     /// Why it is not resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unresolved: Option<String>,
@@ -93,38 +135,55 @@ pub struct LockedArtifact {
 pub struct Resolved {
     /// As in the lock.
     pub url: String,
-    /// Pool path, for apt.
+    /// As in the lock.
+    pub mirrors: Vec<String>,
+    /// As in the lock.
     pub path: Option<String>,
     /// Bytes.
     pub size: u64,
     /// Digest.
     pub sha256: Digest,
+    /// SHA-512 in hex, where upstream publishes that.
+    pub sha512: Option<String>,
+    /// Licence, where upstream's index says it.
+    pub licence: Option<String>,
     /// What vouched.
     pub proof: String,
+    /// As in the lock.
+    pub needed_by: Option<String>,
 }
 
 impl LockedArtifact {
     /// An entry that is not resolved.
     pub fn unresolved(url: String, reason: impl Into<String>) -> Self {
-        Self { url, path: None, size: None, sha256: None, proof: None, unresolved: Some(reason.into()) }
+        Self { url, unresolved: Some(reason.into()), ..Self::default() }
     }
 
     /// The artifact, if it is resolved; else the reason why not.
     pub fn resolved(&self) -> Result<Resolved, String> {
-        match (self.size, self.sha256, &self.proof, &self.unresolved) {
-            (Some(size), Some(sha256), Some(proof), None) => {
-                Ok(Resolved { url: self.url.clone(), path: self.path.clone(), size, sha256, proof: proof.clone() })
-            }
-            (_, _, _, Some(reason)) => Err(reason.clone()),
-            _ => Err("size, sha256 or proof is missing".into()),
+        if let Some(reason) = &self.unresolved {
+            return Err(reason.clone());
         }
+        let (Some(size), Some(sha256), Some(proof)) = (self.size, self.sha256, self.proof.clone()) else {
+            return Err("size, sha256 or proof is missing".into());
+        };
+        let Self { url, mirrors, path, sha512, licence, needed_by, .. } = self.clone();
+        Ok(Resolved { url, mirrors, path, size, sha256, sha512, licence, proof, needed_by })
     }
 }
 
 impl From<Resolved> for LockedArtifact {
     fn from(resolved: Resolved) -> Self {
-        let Resolved { url, path, size, sha256, proof } = resolved;
-        Self { url, path, size: Some(size), sha256: Some(sha256), proof: Some(proof), unresolved: None }
+        let Resolved { url, mirrors, path, size, sha256, sha512, licence, proof, needed_by } = resolved;
+        let (size, sha256, proof) = (Some(size), Some(sha256), Some(proof));
+        Self { url, mirrors, path, size, sha256, sha512, licence, proof, needed_by, unresolved: None }
+    }
+}
+
+impl LockedComponent {
+    /// A component of the manifest, still without artifacts.
+    pub fn new(version: Version) -> Self {
+        Self { version, made: None, distribution: None, images: Vec::new(), artifacts: BTreeMap::new() }
     }
 }
 
@@ -210,15 +269,22 @@ mod tests {
     fn a_lock_reads_what_it_writes() {
         let resolved = Resolved {
             url: "apt:etcd-server=3.4.23+dfsg-4+b5".into(),
+            mirrors: Vec::new(),
             path: Some("pool/main/e/etcd/x.deb".into()),
             size: 7,
             sha256: Digest::of(b"x"),
+            sha512: None,
+            licence: None,
             proof: "apt:bookworm/main/amd64".into(),
+            needed_by: None,
         };
         let artifacts =
             vec![resolved.into(), LockedArtifact::unresolved("https://example.com/".into(), "size not known")];
         let component = LockedComponent {
             version: "1".parse().unwrap(),
+            made: Some(Kind::Kernel),
+            distribution: Some("debian-12".to_owned().try_into().unwrap()),
+            images: Vec::new(),
             artifacts: BTreeMap::from([(Architecture::Amd64, artifacts)]),
         };
         let lock = Lock {
@@ -228,6 +294,7 @@ mod tests {
             manifest: Digest::of(b""),
             level: 12,
             apt: BTreeMap::new(),
+            rpm: BTreeMap::new(),
             component: BTreeMap::from([("etcd".parse().unwrap(), component)]),
         };
         let bytes = lock.to_bytes().unwrap();

@@ -84,6 +84,29 @@ struct TemplateText {
 }
 
 impl Recipe {
+    /// For a component that the builder makes itself, of packages, addons and their images.
+    pub fn made(name: &ComponentName, kind: Kind, licence: &str) -> Self {
+        let roles = match kind {
+            Kind::Program | Kind::Addon => vec![Role::Master],
+            Kind::Container => vec![Role::Master, Role::Worker],
+            Kind::Packages | Kind::Kernel => vec![Role::Master, Role::Worker, Role::Etcd],
+        };
+        let text = RecipeText {
+            name: name.clone(),
+            description: String::new(),
+            kind,
+            roles,
+            licence: licence.to_owned(),
+            programs: Vec::new(),
+            optional_programs: Vec::new(),
+            links: BTreeMap::new(),
+            modules: Vec::new(),
+            templates: Vec::new(),
+            container: None,
+        };
+        Self { text, templates: Vec::new() }
+    }
+
     /// Reads `DIRECTORY/NAME/component.toml` and its templates.
     pub fn read(directory: &Path, name: &ComponentName) -> anyhow::Result<Self> {
         let home = directory.join(name.as_str());
@@ -96,9 +119,9 @@ impl Recipe {
         if text.name != *name {
             return Err(Failure::usage(format!("`{}` is about `{}`, not `{name}`", path.display(), text.name)).into());
         }
-        if (text.kind == Kind::Container) != text.container.is_some() {
+        if text.container.is_some() && text.kind != Kind::Container {
             return Err(Failure::usage(format!(
-                "`{}`: `[container]` belongs to `kind = \"container\"`, and only there",
+                "`{}`: `[container]` belongs to `kind = \"container\"`",
                 path.display()
             ))
             .into());

@@ -1,6 +1,8 @@
 //! What a component is: the signed description that travels in the component image's config, so that everything needed to
 //! plan an installation (files, sizes, templates, roles) is known before the first layer byte is read.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -27,8 +29,35 @@ pub enum Kind {
     Program,
     /// A container image: its blobs are kept verbatim and imported into containerd.
     Container,
-    /// OS packages (kernels too): blobs kept verbatim and handed to the host's package tool.
+    /// OS packages: blobs kept verbatim and handed to the host's package tool.
     Packages,
+    /// A distribution's kernel: OS packages that are installed before all others and need a reboot.
+    Kernel,
+    /// Kubernetes objects, `objects.json` and `patches.json` in one layer, applied by a master.
+    Addon,
+}
+
+impl Kind {
+    /// Whether it is one layer of files that is unpacked into the store.
+    pub fn has_files(self) -> bool {
+        matches!(self, Self::Program | Self::Addon)
+    }
+
+    /// Whether it is OS packages.
+    pub fn has_packages(self) -> bool {
+        matches!(self, Self::Packages | Self::Kernel)
+    }
+
+    /// As written in annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Program => "program",
+            Self::Container => "container",
+            Self::Packages => "packages",
+            Self::Kernel => "kernel",
+            Self::Addon => "addon",
+        }
+    }
 }
 
 /// The signed description of one component (`dev.sealift.component` in the image config; for container images, which keep
@@ -57,9 +86,19 @@ pub struct Component {
     /// Units and config files, rendered on the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<Template>,
-    /// OS packages, for [`Kind::Packages`]; one blob each, in this order.
+    /// OS packages; one blob each, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Package>,
+    /// For OS packages: the distribution they are for, for example `debian-12`; without one, any that takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distribution: Option<String>,
+    /// Programs that come as OS packages instead of files of its own: by distribution, the name a template knows them by and
+    /// where the package puts them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_programs: BTreeMap<String, BTreeMap<LayerPath, String>>,
+    /// For [`Kind::Addon`]: references of the container images its objects name, sorted; each is in the bundle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
 }
 
 impl Component {
@@ -71,7 +110,11 @@ impl Component {
             |name: &String| name.len() <= 255 && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         let modules = self.modules.iter().find(|name| !plain(name) || !module(name));
         let packages = self.packages.iter().flat_map(|package| [&package.name, &package.version, &package.file]);
-        match modules.or_else(|| packages.into_iter().find(|name| !plain(name) || !text(name))) {
+        let not_absolute =
+            |path: &&String| path.strip_prefix('/').is_none_or(|rest| rest.parse::<LayerPath>().is_err());
+        let programs = self.host_programs.values().flat_map(BTreeMap::values);
+        let wrong = modules.or_else(|| packages.into_iter().find(|name| !plain(name) || !text(name)));
+        match wrong.or_else(|| programs.into_iter().find(not_absolute)) {
             Some(name) => Err(format!("`{}`", quote(name))),
             None => Ok(()),
         }
@@ -88,6 +131,15 @@ pub struct Upstream {
     pub size: u64,
     /// SHA-256 of the artifact.
     pub sha256: Digest,
+    /// SHA-512 of the artifact in hex, where upstream publishes that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha512: Option<String>,
+    /// What vouched for the digest when it was locked: `manifest`, `checksums:URL`, `apt:INDEX`, `rpm:INDEX`, `registry`, or
+    /// `first-use`, which means nothing but the download itself.
+    pub proof: String,
+    /// Its own licence, where upstream's index says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
 }
 
 /// What a rendered template becomes on the host.

@@ -317,11 +317,17 @@ pub fn component(name: &str, version: &str, kind: Kind, roles: &[Role]) -> Resul
             url: format!("https://example.org/{name}-{version}.tar.gz"),
             size: 4,
             sha256: Digest::of(name.as_bytes()),
+            sha512: None,
+            proof: "manifest".to_owned(),
+            licence: None,
         }],
         programs: Vec::new(),
         modules: Vec::new(),
         templates: Vec::new(),
         packages: Vec::new(),
+        distribution: None,
+        host_programs: BTreeMap::new(),
+        images: Vec::new(),
     })
 }
 

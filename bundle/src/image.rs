@@ -23,7 +23,7 @@ use crate::release::Release;
 pub struct Image {
     /// What it is.
     pub component: Component,
-    /// For [`Kind::Program`]: exactly what its layer holds, in order.
+    /// For components with files: exactly what the layer holds, in order.
     pub files: Vec<File>,
     /// For [`Kind::Container`]: the full reference (`io.containerd.image.name`).
     pub reference: Option<String>,
@@ -33,11 +33,11 @@ pub struct Image {
     pub manifest: Digest,
     /// Its config.
     pub config: Descriptor,
-    /// Its layers; for [`Kind::Packages`] one per package, in the order of the component's list.
+    /// Its layers; for OS packages one per package, in the order of the component's list.
     pub layers: Vec<Descriptor>,
     /// Every blob of it that is in the bundle, root first, each once.
     pub blobs: Vec<Descriptor>,
-    /// For [`Kind::Program`]: digest of the uncompressed layer.
+    /// For components with files: digest of the uncompressed layer.
     pub(crate) diff_id: Option<Digest>,
 }
 
@@ -45,8 +45,10 @@ impl Image {
     /// Bytes it takes on the host: its files unpacked, or its blobs.
     pub fn installed_size(&self) -> u64 {
         match self.component.kind {
-            Kind::Program => self.files.iter().map(|file| file.entry.size()).fold(0, u64::saturating_add),
-            Kind::Container | Kind::Packages => self.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add),
+            Kind::Program | Kind::Addon => self.files.iter().map(|file| file.entry.size()).fold(0, u64::saturating_add),
+            Kind::Container | Kind::Packages | Kind::Kernel => {
+                self.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add)
+            }
         }
     }
 
@@ -258,7 +260,7 @@ fn image(collector: &Collector<'_>, release: &Release, entry: &IndexEntry, tree:
     let reference = annotation("io.containerd.image.name").map(str::to_owned);
     match (&reference, component.kind) {
         (Some(reference), Kind::Container) if is_reference(reference) => {}
-        (None, Kind::Program | Kind::Packages) => {}
+        (None, Kind::Program | Kind::Packages | Kind::Kernel | Kind::Addon) => {}
         (found, kind) => {
             let found = found.as_deref().map_or("none".to_owned(), |found| format!("`{}`", quote(found)));
             return wrong(&format!("an image reference exactly for containers (this is {kind:?})"), found);
@@ -293,7 +295,7 @@ fn ours(place: &str, release: &Release, config: Config, layers: &[Descriptor]) -
     };
     let diff_ids = &config.rootfs.diff_ids;
     match (component.kind, config.files) {
-        (Kind::Program, Some(files)) => {
+        (kind, Some(files)) if kind.has_files() => {
             let ([layer], [diff_id]) = (layers, diff_ids.as_slice()) else {
                 return wrong("one layer", format!("{} layers, {} diff_ids", layers.len(), diff_ids.len()));
             };
@@ -316,7 +318,7 @@ fn ours(place: &str, release: &Release, config: Config, layers: &[Descriptor]) -
             }
             Ok((component, files, Some(*diff_id)))
         }
-        (Kind::Packages, None) => {
+        (kind, None) if kind.has_packages() => {
             let listed = component.packages.iter().map(|package| (package.sha256, package.size));
             if !listed.eq(layers.iter().map(|layer| (layer.digest, layer.size))) {
                 return wrong("its layers to be its packages, in order", "a difference".to_owned());
@@ -347,7 +349,7 @@ fn check_set(images: &[Image], metadata: &BTreeMap<Digest, Vec<u8>>) -> Result<(
     }
     // A layer with content streams past once, so it can be unpacked for one component only.
     let mut layers: BTreeMap<Digest, &Image> = BTreeMap::new();
-    for image in images.iter().filter(|image| image.component.kind == Kind::Program) {
+    for image in images.iter().filter(|image| image.component.kind.has_files()) {
         for layer in &image.layers {
             if metadata.contains_key(&layer.digest) {
                 return wrong("layers apart from manifests and configs", format!("`{}` as both", layer.digest));
@@ -360,7 +362,7 @@ fn check_set(images: &[Image], metadata: &BTreeMap<Digest, Vec<u8>>) -> Result<(
             }
         }
     }
-    let shared = images.iter().filter(|image| image.component.kind != Kind::Program).flat_map(|image| &image.blobs);
+    let shared = images.iter().filter(|image| !image.component.kind.has_files()).flat_map(|image| &image.blobs);
     for blob in shared {
         if let Some(image) = layers.get(&blob.digest) {
             return wrong("program layers used once", format!("that of `{}` in another image", image.component.name));
@@ -381,11 +383,7 @@ pub(crate) fn annotations(
     component: &Component,
     reference: Option<&str>,
 ) -> BTreeMap<String, String> {
-    let kind = match component.kind {
-        Kind::Program => "program",
-        Kind::Container => "container",
-        Kind::Packages => "packages",
-    };
+    let kind = component.kind.as_str();
     let roles = component.roles.iter().map(|role| match role {
         Role::Master => "master",
         Role::Worker => "worker",

@@ -10,7 +10,6 @@ use std::io::{BufRead, Read};
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::{Archive, blob_name};
-use crate::component::Kind;
 use crate::digest::Digest;
 use crate::error::{Error, Reason, refuse};
 use crate::image::{Contents, Image};
@@ -90,7 +89,7 @@ fn begin<'a>(contents: &'a Contents, sink: &mut dyn Sink, summary: &mut Summary)
             continue;
         }
         summary.images += 1;
-        if image.component.kind == Kind::Program {
+        if image.component.kind.has_files() {
             for layer in &image.layers {
                 layers.entry(layer.digest).or_default().push(image);
             }

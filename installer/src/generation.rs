@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use bundle::component::{Kind, TemplateKind};
+use bundle::component::TemplateKind;
 use bundle::{Component, ComponentName, Digest, Image};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ impl Generation {
         let component = &image.component;
         let name = &component.name;
         let mut identity = format!("{name} {} {}\n", component.version, image.manifest);
-        if component.kind == Kind::Program && self.links.insert(name.clone(), store::entry_name(image)).is_some() {
+        if component.kind.has_files() && self.links.insert(name.clone(), store::entry_name(image)).is_some() {
             bail!("the bundle has two components `{name}`");
         }
         for template in &component.templates {

@@ -220,6 +220,9 @@ mod tests {
             modules: vec![],
             templates: vec![],
             packages: vec![],
+            distribution: None,
+            host_programs: BTreeMap::new(),
+            images: vec![],
         }
     }
 

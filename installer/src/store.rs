@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow};
-use bundle::component::{Entry, Kind};
+use bundle::component::Entry;
 use bundle::{Bundle, Digest, Image};
 
 use crate::config::Roles;
@@ -51,7 +51,7 @@ pub fn blob_path(digest: &Digest) -> PathBuf {
 /// Whether the store has an image: every file it lists with its kind, mode, size or target. The content was proven before
 /// it got its name, and only root can write there.
 pub fn is_present(host: &Host, image: &Image) -> Result<bool> {
-    if image.component.kind != Kind::Program {
+    if !image.component.kind.has_files() {
         for blob in &image.blobs {
             let found = host.entry(&blob_path(&blob.digest))?;
             if found.is_none_or(|found| found.kind != FileKind::Regular || found.size != blob.size) {

@@ -2,7 +2,7 @@
 
 use std::io::BufReader;
 
-use bundle::component::{Entry, Kind};
+use bundle::component::Entry;
 use bundle::{Bundle, Image, UnverifiedBundle};
 use serde_json::{Value, json};
 
@@ -30,11 +30,7 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 fn kind(image: &Image) -> &'static str {
-    match image.component.kind {
-        Kind::Program => "program",
-        Kind::Container => "container",
-        Kind::Packages => "packages",
-    }
+    image.component.kind.as_str()
 }
 
 fn roles(image: &Image) -> String {

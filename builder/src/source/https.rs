@@ -78,7 +78,8 @@ impl Pending {
         match fetched {
             Ok(Fetched { size, sha256, .. }) => {
                 let (url, proof) = (url.clone(), (*proof).to_owned());
-                Ok(Resolved { url, path: None, size: *size, sha256: *sha256, proof }.into())
+                let (size, sha256) = (Some(*size), Some(*sha256));
+                Ok(LockedArtifact { url, size, sha256, proof: Some(proof), ..LockedArtifact::default() })
             }
             Err(error) if error.is::<Unreachable>() => {
                 output.warning(&format!("{error:#}"));

@@ -61,8 +61,8 @@ fn a_bundle_keeps_its_bytes() {
     let mut bytes = Vec::new();
     layout.write(&mut bytes, &[]).unwrap();
     let golden = [
-        "sha256:584095244b2eb0f32e5e49f6af759801ccf3629755df6e868abeec2cf5d924f1",
-        "sha256:9fcd6a9acf8d8b5d93ff6caa083f7c62ca0a61ad4215d10e2280b86234aa5c00",
+        "sha256:47c9e33cae81ee6980be1dcad9ac41f36c4c55a9456450b90e29d858f4eb9ce2",
+        "sha256:ea5dfba8b259c26537ead90d61171c610b9fad4c7782660fc1cc895e373a8069",
     ];
     assert_eq!([layout.index_digest().to_string(), Digest::of(&bytes).to_string()], golden);
 }

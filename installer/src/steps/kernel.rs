@@ -1,7 +1,6 @@
 //! The kernel: compared with the bundle's, kept. A container has none of its own.
 
 use anyhow::Result;
-use bundle::component::Kind;
 
 use crate::config::KernelPolicy;
 use crate::context::Context;
@@ -28,7 +27,7 @@ impl Step for Kernel {
         let offered = context
             .components
             .iter()
-            .filter(|component| component.kind == Kind::Packages)
+            .filter(|component| component.kind.has_packages())
             .flat_map(|component| &component.packages)
             .find(|package| package.name.starts_with("linux-image-") || package.name.starts_with("kernel"));
         let KernelPolicy::Keep = context.config.kernel.policy;

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use bundle::component::Kind;
 use bundle::{Digest, Image, LayerPath, Sink};
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, symlinkat, syncfs};
 
@@ -150,7 +149,7 @@ impl Sink for Staging<'_> {
         if !self.roles.need(&image.component) || is_present(self.host, image).map_err(io::Error::other)? {
             return Ok(false);
         }
-        if image.component.kind == Kind::Program {
+        if image.component.kind.has_files() {
             self.top(&entry_name(image))?;
             self.entries.insert(entry_name(image), entry_path(image));
         } else {

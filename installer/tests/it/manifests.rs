@@ -128,6 +128,9 @@ fn component(path: &Path, set: Set) -> Component {
         modules: recipe.modules,
         templates: templates.collect(),
         packages: vec![],
+        distribution: None,
+        host_programs: BTreeMap::new(),
+        images: vec![],
     }
 }
 

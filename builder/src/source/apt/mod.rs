@@ -127,14 +127,15 @@ impl Offers {
         }
         let Package { name, version, path, size, sha256, .. } = &offer.package;
         let proof = format!("apt:{}", offer.index);
-        let resolved = Resolved {
+        let artifact = LockedArtifact {
             url: format!("apt:{name}={version}"),
             path: Some(path.clone()),
-            size: *size,
-            sha256: *sha256,
-            proof,
+            size: Some(*size),
+            sha256: Some(*sha256),
+            proof: Some(proof),
+            ..LockedArtifact::default()
         };
-        Ok((resolved.into(), offer.index.clone(), offer.proof.clone()))
+        Ok((artifact, offer.index.clone(), offer.proof.clone()))
     }
 
     fn best(

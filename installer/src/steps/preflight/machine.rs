@@ -153,12 +153,12 @@ fn disk_needed(context: &Context<'_>) -> u64 {
 fn is_stored(context: &Context<'_>, image: &Image) -> bool {
     // An error of the disk itself will come up where it matters.
     match image.component.kind {
-        Kind::Program => context
+        Kind::Program | Kind::Addon => context
             .desired
             .links
             .get(&image.component.name)
             .is_some_and(|name| context.host.exists(&Path::new("/opt/sealift/store").join(name)).unwrap_or(false)),
-        Kind::Container | Kind::Packages => {
+        Kind::Container | Kind::Packages | Kind::Kernel => {
             image.blobs.iter().all(|blob| context.host.exists(&blob_path(&blob.digest)).unwrap_or(false))
         }
     }

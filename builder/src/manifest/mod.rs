@@ -3,12 +3,20 @@
 //! Unknown keys are errors, and every error carries the line it is about. Placeholders `{version}`, `{arch}` and
 //! `{machine}` are expanded per component and architecture; anything else in braces is an error.
 
-use std::collections::BTreeMap;
+mod addon;
+mod artifact;
+mod platform;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use bundle::{Architecture, ComponentName, Digest, LayerPath, Version};
+use bundle::{Architecture, ComponentName, Digest, Version};
 use serde::Deserialize;
+
+pub use addon::{AddonText, Patch, PatchType};
+pub use artifact::{Artifact, FileMap, Source, Target, Trust};
+pub use platform::{Distribution, Family, HostPackages, KernelText, PackageSource, PackagesText};
 
 use crate::failure::Failure;
 
@@ -40,9 +48,21 @@ pub struct ReleaseText {
     /// zstd level of the layers, 1 to 19.
     #[serde(default)]
     pub level: Level,
+    /// Distributions the bundle is promised to work on; each has `bases/NAME.toml` beside the manifest.
+    #[serde(default)]
+    pub distributions: BTreeSet<Distribution>,
     /// Components by name.
-    #[serde(rename = "component")]
+    #[serde(rename = "component", default)]
     pub components: BTreeMap<ComponentName, ComponentText>,
+    /// OS packages by distribution; becomes the component `packages-DISTRIBUTION`.
+    #[serde(default)]
+    pub packages: BTreeMap<Distribution, PackagesText>,
+    /// Kernels by distribution; becomes the component `kernel-DISTRIBUTION`.
+    #[serde(rename = "kernel", default)]
+    pub kernels: BTreeMap<Distribution, KernelText>,
+    /// Addons by name; becomes the component `addon-NAME` and one `image-…` for each image it needs.
+    #[serde(rename = "addon", default)]
+    pub addons: BTreeMap<ComponentName, AddonText>,
 }
 
 /// One component of the release.
@@ -51,77 +71,12 @@ pub struct ReleaseText {
 pub struct ComponentText {
     /// Upstream version; for a component from apt a series (`6.1`) will do, the lock then says which version exactly.
     pub version: Version,
-    /// Where its files come from, in order.
-    #[serde(rename = "artifact")]
+    /// Where its files come from, in order; none if it is all templates.
+    #[serde(rename = "artifact", default)]
     pub artifacts: Vec<Artifact>,
-}
-
-/// One upstream file, or one Debian package.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "ArtifactText")]
-pub struct Artifact {
-    /// Where it comes from.
-    pub source: Source,
-    /// SHA-256 per architecture, for sources that do not bring their own proof.
-    pub sha256: BTreeMap<Architecture, Digest>,
-    /// What may vouch for it when no digest is given.
-    pub trust: Trust,
-    /// Architectures that have it; empty means all.
-    pub architectures: Vec<Architecture>,
-    /// Files to pick; empty keeps the artifact whole (packages only).
-    pub files: Vec<FileMap>,
-}
-
-/// Where an artifact comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A Debian package from the build machine's apt sources.
-    Apt {
-        /// Package name.
-        name: String,
-        /// Exact package version; without it the highest on offer.
-        version: Option<String>,
-        /// Only from this suite or codename.
-        suite: Option<String>,
-        /// Take the one dependency of `name` that matches this pattern instead of `name` itself (metapackages).
-        follow: Option<String>,
-    },
-    /// `https:`, `http:` or `file:`.
-    Url(String),
-    /// A file beside the manifest, by relative path.
-    File(String),
-}
-
-/// What may vouch for an artifact without a digest in the manifest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trust {
-    /// Nothing: a digest is needed.
-    #[default]
-    Digest,
-    /// The download at lock time; lock and `inspect` say so.
-    FirstUse,
-}
-
-/// Which file of an artifact becomes which file of the component.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "FileMapText")]
-pub struct FileMap {
-    /// Pattern over the paths in the archive (exactly one match unless `many`); a plain file has its own name.
-    pub from: String,
-    /// Path in the component; a directory (ending in `/`) with `many`.
-    pub to: Target,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-/// Where a picked file goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// One file at this path.
-    File(LayerPath),
-    /// All matches below this directory, by file name; `None` is the top of the component.
-    Directory(Option<LayerPath>),
+    /// Programs that come as OS packages, by distribution; the packages are added to that distribution's.
+    #[serde(default)]
+    pub packages: BTreeMap<Distribution, HostPackages>,
 }
 
 /// A calendar date, `YYYY-MM-DD`.
@@ -179,117 +134,6 @@ impl TryFrom<i32> for Level {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ArtifactText {
-    apt: Option<String>,
-    version: Option<String>,
-    suite: Option<String>,
-    follow: Option<String>,
-    url: Option<String>,
-    file: Option<String>,
-    #[serde(default)]
-    sha256: BTreeMap<Architecture, String>,
-    #[serde(default)]
-    trust: Trust,
-    #[serde(default)]
-    architectures: Vec<Architecture>,
-    #[serde(default)]
-    files: Vec<FileMap>,
-}
-
-impl TryFrom<ArtifactText> for Artifact {
-    type Error = String;
-
-    fn try_from(text: ArtifactText) -> Result<Self, String> {
-        let ArtifactText { apt, version, suite, follow, url, file, sha256, trust, architectures, files } = text;
-        let only_apt = version.is_some() || suite.is_some() || follow.is_some();
-        let source = match (apt, url, file) {
-            (Some(name), None, None) => {
-                if !sha256.is_empty() || trust == Trust::FirstUse {
-                    return Err("`apt` brings its own proof: `sha256` and `trust` do not belong here".into());
-                }
-                Source::Apt { name, version, suite, follow }
-            }
-            (None, Some(_), None) | (None, None, Some(_)) if only_apt => {
-                return Err("`version`, `suite` and `follow` belong to `apt` only".into());
-            }
-            (None, Some(url), None) => {
-                if !["https://", "http://", "file:///"].iter().any(|scheme| url.starts_with(scheme)) {
-                    return Err(format!("`{url}` is not an https:, http: or file: URL"));
-                }
-                Source::Url(url)
-            }
-            (None, None, Some(file)) => {
-                file.parse::<LayerPath>()
-                    .map_err(|_| format!("`{file}` is not a relative path beside the manifest"))?;
-                Source::File(file)
-            }
-            _ => return Err("an artifact has exactly one of `apt`, `url`, `file`".into()),
-        };
-        if trust == Trust::FirstUse && !sha256.is_empty() {
-            return Err("`trust = \"first-use\"` and `sha256` contradict each other: keep the digest".into());
-        }
-        let sha256 = sha256
-            .into_iter()
-            .map(|(architecture, hex)| Ok((architecture, Digest::from_hex(&hex).map_err(|_| not_hex(&hex))?)))
-            .collect::<Result<_, String>>()?;
-        Ok(Self { source, sha256, trust, architectures, files })
-    }
-}
-
-fn not_hex(found: &str) -> String {
-    format!("`{}` is not a SHA-256: expected 64 lower-case hex digits", found.chars().take(80).collect::<String>())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileMapText {
-    from: String,
-    to: String,
-    #[serde(default = "default_mode")]
-    mode: String,
-    #[serde(default)]
-    many: bool,
-}
-
-fn default_mode() -> String {
-    "0644".into()
-}
-
-impl TryFrom<FileMapText> for FileMap {
-    type Error = String;
-
-    fn try_from(text: FileMapText) -> Result<Self, String> {
-        let mode = match text.mode.as_str() {
-            "0755" => 0o755,
-            "0644" => 0o644,
-            "0555" => 0o555,
-            "0444" => 0o444,
-            "0700" => 0o700,
-            "0600" => 0o600,
-            other => return Err(format!("mode `{other}` is not one of 0755, 0644, 0555, 0444, 0700, 0600")),
-        };
-        let path = |text: &str| text.parse::<LayerPath>().map_err(|error| error.to_string());
-        let to = match (text.to.strip_suffix('/'), text.many) {
-            (Some("."), true) => Target::Directory(None),
-            (Some(directory), true) => Target::Directory(Some(path(directory)?)),
-            (None, false) => Target::File(path(&text.to)?),
-            (Some(_), false) => {
-                return Err(format!("`to = \"{}\"` is a directory: say `many = true` to take every match", text.to));
-            }
-            (None, true) => return Err(format!("`many = true` needs a directory: `to = \"{}/\"`", text.to)),
-        };
-        if text.from.is_empty()
-            || text.from.starts_with('/')
-            || text.from.split('/').any(|part| part == ".." || part == ".")
-        {
-            return Err(format!("`from = \"{}\"` is not a relative pattern without `.` and `..`", text.from));
-        }
-        Ok(Self { from: text.from, to, mode })
-    }
-}
-
 impl Manifest {
     /// Reads and checks a manifest.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
@@ -322,8 +166,37 @@ fn parse(text: &str, path: &Path) -> anyhow::Result<ReleaseText> {
     check(!release.architectures.is_empty(), "`architectures` is empty")?;
     check(!release.components.is_empty(), "there is no component")?;
     check(release.sequence > 0, "`sequence` starts at 1")?;
+    for distribution in release.packages.keys().chain(release.kernels.keys()) {
+        let promised = release.distributions.contains(distribution);
+        check(promised, &format!("there are packages for `{distribution}`, which `distributions` does not promise"))?;
+    }
+    for (name, addon) in &release.addons {
+        for architecture in &release.architectures {
+            let places = Placeholders { version: &addon.version, architecture: *architecture };
+            addon.artifact.expand(&places).with_context(|| format!("in addon `{name}` of `{}`", path.display()))?;
+        }
+    }
+    for name in release.components.keys() {
+        let made = ["packages-", "kernel-", "addon-", "image-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+        check(
+            !made,
+            &format!(
+                "component `{name}`: names that begin with packages-, kernel-, addon- or image- are made by the builder"
+            ),
+        )?;
+    }
     for (name, component) in &release.components {
-        check(!component.artifacts.is_empty(), &format!("component `{name}` has no artifact"))?;
+        let something = !component.artifacts.is_empty() || !component.packages.is_empty();
+        check(something, &format!("component `{name}` has neither an artifact nor packages"))?;
+        for distribution in component.packages.keys() {
+            let known = release.packages.contains_key(distribution);
+            check(
+                known,
+                &format!(
+                    "component `{name}` names packages of `{distribution}`, but there is no `[packages.{distribution}]`"
+                ),
+            )?;
+        }
         for artifact in &component.artifacts {
             for architecture in &release.architectures {
                 let places = Placeholders { version: &component.version, architecture: *architecture };
@@ -373,42 +246,6 @@ impl Placeholders<'_> {
     }
 }
 
-impl Artifact {
-    /// The artifact for one architecture, placeholders replaced.
-    pub fn expand(&self, places: &Placeholders<'_>) -> anyhow::Result<Artifact> {
-        let option = |text: &Option<String>| text.as_deref().map(|text| places.expand(text)).transpose();
-        let source = match &self.source {
-            Source::Apt { name, version, suite, follow } => Source::Apt {
-                name: places.expand(name)?,
-                version: option(version)?,
-                suite: option(suite)?,
-                follow: option(follow)?,
-            },
-            Source::Url(url) => Source::Url(places.expand(url)?),
-            Source::File(file) => Source::File(places.expand(file)?),
-        };
-        let files = self.files.iter().map(|map| Ok(FileMap { from: places.expand(&map.from)?, ..map.clone() }));
-        Ok(Self { source, files: files.collect::<anyhow::Result<_>>()?, ..self.clone() })
-    }
-
-    /// Whether this architecture has it.
-    pub fn is_for(&self, architecture: Architecture) -> bool {
-        self.architectures.is_empty() || self.architectures.contains(&architecture)
-    }
-}
-
-impl Source {
-    /// How lock and bundle name it when nothing more is known: never a mirror, never an absolute path.
-    pub fn label(&self) -> String {
-        match self {
-            Self::Apt { name, version: Some(version), .. } => format!("apt:{name}={version}"),
-            Self::Apt { name, .. } => format!("apt:{name}"),
-            Self::Url(url) => url.clone(),
-            Self::File(file) => format!("file:{file}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,6 +281,65 @@ files = [{ from = "**/*.so", to = "lib/", many = true }]
         let artifact = component.artifacts[1].expand(&places).unwrap();
         assert_eq!(artifact.source, Source::Url("https://example.com/v3.4.23/etcd-arm64.tar.gz".into()));
         assert_eq!(artifact.files[0].to, Target::Directory(Some("lib".parse().unwrap())));
+    }
+
+    const TABLES: &str = r#"
+distributions = ["debian-12", "el9"]
+
+[packages.debian-12]
+suites = ["bookworm", "bookworm-security"]
+[packages.el9]
+repositories = ["baseos"]
+releasever = "9"
+install = ["socat"]
+[kernel.debian-12]
+install = ["linux-image-amd64"]
+suites = ["bookworm"]
+[addon.coredns]
+version = "1.14.4"
+url = "https://example.com/coredns-{version}.yaml"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+patch = [{ kind = "Service", name = "kube-dns", path = "/spec/clusterIP", value = "{{ cluster.dns }}" }]
+
+[component.pause]
+version = "3.10"
+[[component.pause.artifact]]
+image = "registry.k8s.io/pause:{version}"
+[component.nginx]
+version = "1.30"
+[component.nginx.packages.debian-12]
+install = ["nginx"]
+programs = { "bin/nginx" = "/usr/sbin/nginx" }
+
+[component.etcd]"#;
+
+    #[test]
+    fn packages_kernels_addons_and_images_read() {
+        let text = GOOD.replacen("\n\n[component.etcd]", TABLES, 1);
+        let release = parse(&text, Path::new("x.toml")).unwrap();
+        let debian: Distribution = "debian-12".to_owned().try_into().unwrap();
+        assert_eq!(release.packages[&debian].install.len(), 11);
+        assert_eq!(release.kernels[&debian].roots(), ["linux-image-amd64"]);
+        for (wrong, right, says) in [
+            ("suites = [\"bookworm\"]", "", "say where to look"),
+            ("repositories = [\"baseos\"]", "suites = [\"x\"]", "not both"),
+            ("distributions = [\"debian-12\", \"el9\"]", "distributions = [\"el9\"]", "does not promise"),
+            (
+                "[component.pause]\nversion = \"3.10\"\n[[component.pause",
+                "[component.image-pause]\nversion = \"3.10\"\n[[component.image-pause",
+                "made by the builder",
+            ),
+            ("image = \"registry", "trust = \"first-use\"\nimage = \"registry", "bring their own proof"),
+            ("image = \"registry", "suite = \"x\"\nimage = \"registry", "belong to `apt` only"),
+            ("[packages.debian-12]", "[packages.\"Debian 12\"]", "not a distribution"),
+            ("install = [\"linux-image-amd64\"]", "", "say which kernel"),
+            ("sha256 = \"e3", "sha256 = \"E3", "64 lower-case hex"),
+        ] {
+            let wrong = text.replacen(wrong, right, 1);
+            assert_ne!(wrong, text);
+            let message = message(&wrong);
+            assert!(message.contains(says), "{message}");
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Manifest → Lock: every artifact of every component and architecture gets its size, its digest and its proof.
 
+mod addons;
+mod packages;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
@@ -68,9 +71,8 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
             None => apt_entry(item, offers.as_ref(), &mut proofs)?,
         };
         let version = version(item, &entry)?;
-        let component = components
-            .entry(item.component.clone())
-            .or_insert_with(|| LockedComponent { version: version.clone(), artifacts: BTreeMap::new() });
+        let component =
+            components.entry(item.component.clone()).or_insert_with(|| LockedComponent::new(version.clone()));
         if item.is_main && component.version != version {
             let text = format!(
                 "component `{}` would be {} on one architecture and {version} on {}",
@@ -80,6 +82,9 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         }
         component.artifacts.entry(item.architecture).or_default().push(entry);
     }
+    let mut rpm = BTreeMap::new();
+    components.extend(packages::resolve(manifest, before, session, &mut proofs, &mut rpm)?);
+    components.extend(addons::resolve(manifest, before, session)?);
     let release = &manifest.release;
     Ok(Lock {
         format: 1,
@@ -88,6 +93,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         manifest: manifest.digest,
         level: release.level.get(),
         apt: proofs,
+        rpm,
         component: components,
     })
 }
@@ -140,8 +146,12 @@ fn survey(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyho
 /// How an artifact that is not a Debian package is resolved.
 fn url_resolution(item: &Item<'_>, kept: &[Resolved], manifest: &Manifest) -> anyhow::Result<Option<Resolution>> {
     let artifact = &item.artifact;
-    if matches!(artifact.source, Source::Apt { .. }) {
-        return Ok(None);
+    match &artifact.source {
+        Source::Apt { .. } => return Ok(None),
+        Source::Rpm { .. } | Source::Image { .. } => {
+            return Err(Failure::new(format!("`{}` cannot be resolved yet", artifact.source.label())).into());
+        }
+        Source::Url(_) | Source::File(_) => {}
     }
     let sha256 = artifact.sha256.get(&item.architecture).copied();
     https::resolve(artifact.source.label(), sha256, artifact.trust, kept, manifest.directory()).map(Some)

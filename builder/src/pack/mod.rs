@@ -4,49 +4,28 @@
 //! components that use it, then the components are packed, largest first, by several threads; nothing of that order shows
 //! in the result.
 
+mod image;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bundle::component::{Entry, Kind, Package, Upstream};
 use bundle::layer::{PackEntry, Source as Content};
 use bundle::layout::ImageSource;
-use bundle::{Architecture, Component, ComponentName, Digest, Execution, LayerPath};
+use bundle::{Architecture, Component, Digest, LayerPath};
 
 use crate::cache::Scratch;
 use crate::failure::Failure;
 use crate::layer_cache::{self, ArtifactInput, CachedLayer, LayerInputs};
 use crate::lock::{Lock, Resolved};
-use crate::manifest::{FileMap, Manifest, Placeholders, Target};
+use crate::manifest::{FileMap, Manifest, Target};
 use crate::output::bytes;
 use crate::parallel;
 use crate::pick::{self, Picked};
-use crate::recipe::Recipe;
 use crate::session::Session;
-
-/// One component to pack: manifest, lock and recipe together.
-#[derive(Debug)]
-struct Part<'a> {
-    name: &'a ComponentName,
-    places: Placeholders<'a>,
-    recipe: Recipe,
-    artifacts: Vec<Ingredient>,
-}
-
-/// One locked artifact and what is picked from it.
-#[derive(Debug)]
-struct Ingredient {
-    locked: Resolved,
-    files: Vec<FileMap>,
-}
-
-impl Ingredient {
-    /// Published file name: the last part of the pool path or URL.
-    fn file_name(&self) -> &str {
-        let place = self.locked.path.as_deref().unwrap_or(&self.locked.url);
-        place.split(['?', '#']).next().and_then(|path| path.rsplit(['/', ':']).next()).unwrap_or(place)
-    }
-}
+use image::image;
+use parts::{Ingredient, Part, parts};
 
 /// What packing came to.
 #[derive(Debug)]
@@ -110,52 +89,9 @@ pub fn pack(
     Ok(result)
 }
 
-fn parts<'a>(
-    manifest: &'a Manifest,
-    lock: &'a Lock,
-    architecture: Architecture,
-    recipes: &Path,
-) -> anyhow::Result<Vec<Part<'a>>> {
-    let mut parts = Vec::new();
-    for (name, text) in &manifest.release.components {
-        let version = lock.component.get(name).map_or(&text.version, |component| &component.version);
-        let places = Placeholders { version, architecture };
-        let wanted: Vec<_> = text.artifacts.iter().filter(|artifact| artifact.is_for(architecture)).collect();
-        if wanted.is_empty() {
-            continue;
-        }
-        let locked = lock.artifacts(name, architecture)?;
-        if locked.len() != wanted.len() {
-            return Err(Failure::new(format!(
-                "the lock has {} artifacts for `{name}`, the manifest {}",
-                locked.len(),
-                wanted.len()
-            ))
-            .into());
-        }
-        let artifacts = wanted
-            .iter()
-            .zip(locked)
-            .map(|(artifact, locked)| Ok(Ingredient { locked, files: artifact.expand(&places)?.files }));
-        let artifacts = artifacts.collect::<anyhow::Result<Vec<_>>>()?;
-        let recipe = Recipe::read(recipes, name)?;
-        let whole = recipe.text.kind == Kind::Packages;
-        if artifacts.iter().any(|ingredient| ingredient.files.is_empty() != whole) {
-            let rule = if whole {
-                "packages are stored whole: `files` does not belong here"
-            } else {
-                "every artifact needs `files` that say what to take"
-            };
-            return Err(Failure::usage(format!("component `{name}`: {rule}")).into());
-        }
-        parts.push(Part { name, places, recipe, artifacts });
-    }
-    Ok(parts)
-}
-
-/// The name of the component's layer in the cache; `None` for packages, which have none.
+/// The name of the component's layer in the cache; `None` for what is copied verbatim.
 fn layer_key(part: &Part<'_>, level: i32) -> anyhow::Result<Option<String>> {
-    if part.recipe.text.kind == Kind::Packages {
+    if part.is_verbatim() {
         return Ok(None);
     }
     let file = |map: &'_ FileMap| {
@@ -244,96 +180,4 @@ fn pack_layer(
     let (unpacked, size) = (bytes(made.layer.unpacked_size), bytes(made.layer.size));
     session.output.event("packed", &format!("{} {} ({unpacked} to {size})", part.name, part.places.version));
     Ok(made)
-}
-
-/// Describes the component and makes its image.
-fn image(
-    part: &Part<'_>,
-    layer: Option<&CachedLayer>,
-    architecture: Architecture,
-    session: &Session,
-) -> anyhow::Result<(Component, ImageSource)> {
-    let text = &part.recipe.text;
-    let upstream = |ingredient: &Ingredient| {
-        let Resolved { url, size, sha256, .. } = &ingredient.locked;
-        Upstream { url: url.clone(), size: *size, sha256: *sha256 }
-    };
-    let mut component = Component {
-        name: part.name.clone(),
-        version: part.places.version.clone(),
-        kind: text.kind,
-        roles: text.roles.clone(),
-        licence: text.licence.clone(),
-        upstream: part.artifacts.iter().map(upstream).collect(),
-        programs: Vec::new(),
-        modules: text.modules.clone(),
-        templates: part.recipe.templates.clone(),
-        packages: Vec::new(),
-    };
-    let Some(layer) = layer else {
-        component.packages = part.artifacts.iter().map(package).collect::<anyhow::Result<_>>()?;
-        let sources = part
-            .artifacts
-            .iter()
-            .map(|ingredient| Content::File(session.cache.path(&ingredient.locked.sha256)))
-            .collect();
-        let image = ImageSource::packages(component.clone(), architecture, sources)?;
-        return Ok((component, image));
-    };
-    let has = |path: &LayerPath| {
-        layer.layer.files.iter().any(|file| file.path == *path && !matches!(file.entry, Entry::Directory))
-    };
-    if let Some(program) = text.programs.iter().find(|program| !has(program)) {
-        let there: Vec<&str> = layer.layer.files.iter().map(|file| file.path.as_str()).collect();
-        return Err(Failure::usage(format!("`{program}` is promised by its component.toml, but no file map makes it"))
-            .hint(format!("there are: {}", there.join(", ")))
-            .into());
-    }
-    let content = Content::File(layer.path.clone());
-    let Some(container) = &text.container else {
-        component.programs =
-            text.programs.iter().chain(text.optional_programs.iter().filter(|program| has(program))).cloned().collect();
-        let image = ImageSource::program(component.clone(), architecture, &layer.layer, content)?;
-        return Ok((component, image));
-    };
-    if let Some(entrypoint) =
-        container.entrypoint.first().filter(|path| !path.trim_start_matches('/').parse().is_ok_and(|path| has(&path)))
-    {
-        return Err(Failure::usage(format!("the entrypoint `{entrypoint}` is not in the image"))
-            .hint("add it to `files` in the manifest, or to `links` in component.toml")
-            .into());
-    }
-    let execution = Execution {
-        user: container.user.clone(),
-        env: container.environment.clone(),
-        entrypoint: container.entrypoint.clone(),
-        cmd: container.command.clone(),
-        working_dir: None,
-    };
-    let reference = part.places.expand(&container.reference)?;
-    let image =
-        ImageSource::packed_container(component.clone(), reference, architecture, execution, &layer.layer, content)?;
-    Ok((component, image))
-}
-
-/// Name and version of a package: from the lock for apt, else from its file name (`NAME_VERSION_ARCH.deb`).
-fn package(ingredient: &Ingredient) -> anyhow::Result<Package> {
-    let Resolved { url, size, sha256, .. } = &ingredient.locked;
-    let file = ingredient.file_name();
-    let named = match url.strip_prefix("apt:") {
-        Some(rest) => rest.split_once('='),
-        None => file
-            .strip_suffix(".deb")
-            .and_then(|name| name.split_once('_'))
-            .and_then(|(name, rest)| Some((name, rest.split_once('_')?.0))),
-    };
-    let (name, version) =
-        named.ok_or_else(|| Failure::usage(format!("`{file}` does not name a package and its version")))?;
-    Ok(Package {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        file: file.to_owned(),
-        sha256: *sha256,
-        size: *size,
-    })
 }

@@ -1,0 +1,154 @@
+//! What is packed into one component: manifest, lock and recipe together.
+
+use std::path::Path;
+
+use bundle::component::Kind;
+use bundle::{Architecture, ComponentName};
+
+use crate::failure::Failure;
+use crate::lock::{Lock, LockedComponent, Resolved};
+use crate::manifest::{AddonText, Artifact, Distribution, FileMap, HostPackages, Manifest, Placeholders, Source};
+use crate::recipe::Recipe;
+
+/// One component to pack.
+#[derive(Debug)]
+pub(super) struct Part<'a> {
+    pub(super) name: &'a ComponentName,
+    pub(super) places: Placeholders<'a>,
+    pub(super) recipe: Recipe,
+    pub(super) artifacts: Vec<Ingredient>,
+    /// For packages and kernels.
+    pub(super) distribution: Option<&'a Distribution>,
+    /// Programs that come as OS packages.
+    pub(super) host: Vec<(&'a Distribution, &'a HostPackages)>,
+    /// For addons: what the manifest says of it, and the images it needs.
+    pub(super) addon: Option<(&'a AddonText, &'a [String])>,
+}
+
+/// One locked artifact and what is picked from it.
+#[derive(Debug)]
+pub(super) struct Ingredient {
+    pub(super) locked: Resolved,
+    pub(super) files: Vec<FileMap>,
+}
+
+impl Ingredient {
+    /// Published file name: the last part of the pool path or URL.
+    pub(super) fn file_name(&self) -> &str {
+        let place = self.locked.path.as_deref().unwrap_or(&self.locked.url);
+        place.split(['?', '#']).next().and_then(|path| path.rsplit(['/', ':']).next()).unwrap_or(place)
+    }
+}
+
+impl Part<'_> {
+    /// Whether its artifacts go into the bundle as they are: OS packages, and container images from registries.
+    pub(super) fn is_verbatim(&self) -> bool {
+        self.recipe.text.kind.has_packages() || self.is_image()
+    }
+
+    /// Whether it is a container image from a registry.
+    pub(super) fn is_image(&self) -> bool {
+        self.recipe.text.kind == Kind::Container && self.recipe.text.container.is_none()
+    }
+}
+
+/// All components of one architecture: those of the manifest, then those that the builder made of its other tables.
+pub(super) fn parts<'a>(
+    manifest: &'a Manifest,
+    lock: &'a Lock,
+    architecture: Architecture,
+    recipes: &Path,
+) -> anyhow::Result<Vec<Part<'a>>> {
+    let mut parts = Vec::new();
+    for (name, text) in &manifest.release.components {
+        let version = lock.component.get(name).map_or(&text.version, |component| &component.version);
+        let places = Placeholders { version, architecture };
+        let wanted: Vec<_> = text.artifacts.iter().filter(|artifact| artifact.is_for(architecture)).collect();
+        if wanted.is_empty() && text.packages.is_empty() {
+            continue;
+        }
+        let locked = if wanted.is_empty() { Vec::new() } else { lock.artifacts(name, architecture)? };
+        if locked.len() != wanted.len() {
+            return Err(Failure::new(format!(
+                "the lock has {} artifacts for `{name}`, the manifest {}",
+                locked.len(),
+                wanted.len()
+            ))
+            .into());
+        }
+        let artifacts = wanted
+            .iter()
+            .zip(locked)
+            .map(|(artifact, locked)| Ok(Ingredient { locked, files: artifact.expand(&places)?.files }));
+        let artifacts = artifacts.collect::<anyhow::Result<Vec<_>>>()?;
+        let recipe = Recipe::read(recipes, name)?;
+        let host = text.packages.iter().collect();
+        let part = Part { name, places, recipe, artifacts, distribution: None, host, addon: None };
+        check(&part, &wanted)?;
+        parts.push(part);
+    }
+    for (name, component) in &lock.component {
+        if let Some(kind) = component.made
+            && component.artifacts.contains_key(&architecture)
+        {
+            parts.push(made(manifest, lock, architecture, name, component, kind)?);
+        }
+    }
+    Ok(parts)
+}
+
+/// Whether the artifacts are what a component of this kind is made of.
+fn check(part: &Part<'_>, wanted: &[&Artifact]) -> anyhow::Result<()> {
+    let (name, is_image) = (part.name, part.is_image());
+    let wrong = |rule: &str| Err(Failure::usage(format!("component `{name}`: {rule}")).into());
+    let images = wanted.iter().filter(|artifact| matches!(artifact.source, Source::Image { .. })).count();
+    if is_image && (images, wanted.len()) != (1, 1) {
+        return wrong("a container without `[container]` in its component.toml is one artifact with `image`");
+    }
+    if !is_image && images > 0 {
+        return wrong("`image` belongs to components of kind container without `[container]`");
+    }
+    let whole = part.is_verbatim();
+    if part.artifacts.iter().any(|ingredient| ingredient.files.is_empty() != whole) {
+        return wrong(if whole {
+            "packages and images are stored whole: `files` does not belong here"
+        } else {
+            "every artifact needs `files` that say what to take"
+        });
+    }
+    Ok(())
+}
+
+/// A component that the lock has and the manifest only implies.
+fn made<'a>(
+    manifest: &'a Manifest,
+    lock: &'a Lock,
+    architecture: Architecture,
+    name: &'a ComponentName,
+    component: &'a LockedComponent,
+    kind: Kind,
+) -> anyhow::Result<Part<'a>> {
+    let artifacts = lock.artifacts(name, architecture)?;
+    let artifacts = artifacts.into_iter().map(|locked| Ingredient { locked, files: Vec::new() }).collect();
+    let addon = match kind {
+        Kind::Addon => {
+            let named = manifest.release.addons.iter().find(|(addon, _)| name.as_str() == format!("addon-{addon}"));
+            let (_, text) = named.ok_or_else(|| {
+                Failure::new(format!("the lock has `{name}`, the manifest has no such addon"))
+                    .hint("run `builder lock`")
+            })?;
+            Some((text, &component.images[..]))
+        }
+        _ => None,
+    };
+    let licence = addon.map_or("NOASSERTION", |(text, _)| text.licence.as_str());
+    Ok(Part {
+        name,
+        places: Placeholders { version: &component.version, architecture },
+        recipe: Recipe::made(name, kind, licence),
+        artifacts,
+        distribution: component.distribution.as_ref(),
+        host: Vec::new(),
+        addon,
+    })
+}
