@@ -45,6 +45,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what is inside a bundle.
     Inspect(InspectArgs),
+    /// State what targets with a distribution have, from a root directory with a minimal installation of it.
+    Base(BaseArgs),
     /// Print completions for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -213,6 +215,26 @@ pub struct InspectArgs {
     /// List every file of every component.
     #[arg(long)]
     pub files: bool,
+}
+
+/// `builder base`.
+#[derive(Debug, Args)]
+pub struct BaseArgs {
+    /// Root directory of a minimal installation; nothing in it is run.
+    #[arg(long, value_name = "DIR")]
+    pub from_root: PathBuf,
+    /// Root directory that has the distribution's kernel package [default: the same].
+    #[arg(long, value_name = "DIR")]
+    pub kernel_root: Option<PathBuf>,
+    /// Name of the distribution, for example debian-12.
+    #[arg(long, value_name = "NAME")]
+    pub distribution: String,
+    /// Note the package versions as they were before stable updates (+deb12u1), so that targets without them are covered.
+    #[arg(long)]
+    pub oldest: bool,
+    /// The file to write: bases/NAME.toml beside the manifest.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 #[cfg(test)]

@@ -23,6 +23,19 @@ pub fn upstream(version: &str) -> &str {
     parts(version).1
 }
 
+/// The version before the stable updates that its suffix tells of: `2.36-9` of `2.36-9+deb12u10` or `2.36-9+deb12u10+b1`.
+/// A version that an update brought as a whole (`3.0.17-1~deb12u2`) stays as it is.
+pub fn before_updates(version: &str) -> &str {
+    let is_update = |suffix: &str| {
+        let (update, rebuild) = suffix.split_once("+b").unwrap_or((suffix, "1"));
+        update.split('u').chain([rebuild]).all(|part| part.parse::<u32>().is_ok())
+    };
+    match version.rsplit_once("+deb") {
+        Some((before, suffix)) if is_update(suffix) => before,
+        _ => version,
+    }
+}
+
 /// The version that a component has whose manifest wants `wanted` and whose package has version `package`: `wanted` itself
 /// when the package is exactly that (a repacking suffix such as `+dfsg` or `~ds1` does not count), the package's upstream
 /// version when `wanted` is a series of it (`6.1` of `6.1.153`), else `None`.
@@ -113,6 +126,21 @@ mod tests {
         }
         for (a, b) in [("1.0", "0:1.0"), ("1.01", "1.1"), ("1.0-0", "1.0"), ("007", "7")] {
             assert_eq!(compare(a, b), Ordering::Equal, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn stable_updates_are_taken_off() {
+        for (version, before) in [
+            ("2.36-9+deb12u10", "2.36-9"),
+            ("1:2.0-3+deb12u1", "1:2.0-3"),
+            ("3.0.17-1~deb12u2", "3.0.17-1~deb12u2"),
+            ("2.6.1", "2.6.1"),
+            ("1.0-1+debian1", "1.0-1+debian1"),
+            ("1.0-1+deb12u1+b2", "1.0-1"),
+            ("1.0-1+deb12u1+bpo", "1.0-1+deb12u1+bpo"),
+        ] {
+            assert_eq!(before_updates(version), before);
         }
     }
 

@@ -5,6 +5,7 @@
 //! writes depends on the clock, the user, the directory or the number of threads.
 
 pub mod archive;
+pub mod base;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -1,5 +1,6 @@
 //! One file a command; each is a short reading of the flow, the work is elsewhere.
 
+mod base;
 mod build;
 mod completions;
 mod fetch;
@@ -24,6 +25,7 @@ pub fn run(cli: &Cli, output: &Output) -> anyhow::Result<()> {
         Command::Fetch(args) => fetch::run(args, output),
         Command::Sign(args) => sign::run(args, output),
         Command::Verify(args) => verify::run(args, output),
+        Command::Base(args) => base::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
     }
 }
