@@ -1,6 +1,7 @@
 //! The cache: `$XDG_CACHE_HOME/sealift`, shared by all builds of a user and safe to delete at any time.
 //!
-//! `sha256/HEX` are finished downloads, `part/KEY` unfinished ones, `layer/KEY` packed layers, `tmp/` spool directories.
+//! `sha256/HEX` are finished downloads, `part/KEY` unfinished ones, `layer/KEY` packed layers, `contents/HEX.json` what packages
+//! hold, `tmp/` spool directories.
 //! All of it is its owner's alone. A finished file is believed for its digest only: it is hashed before use, and removed when it is damaged. Files get
 //! their final name by one rename after fsync, so a killed builder leaves nothing half-written under one.
 
@@ -47,7 +48,7 @@ impl Cache {
             None => default_directory()?,
         };
         let hint = || Failure::new("the cache cannot be used").hint("`--cache DIR` names another directory");
-        for part in ["", "sha256", "part", "layer", "tmp"] {
+        for part in ["", "sha256", "part", "layer", "contents", "tmp"] {
             let path = root.join(part);
             create_private(&path).with_context(|| format!("making `{}`", path.display())).with_context(hint)?;
             refuse_shared(&path)?;
@@ -116,6 +117,11 @@ impl Cache {
     /// A path below `layer/`.
     pub fn layer(&self, name: &str) -> PathBuf {
         self.root.join("layer").join(name)
+    }
+
+    /// Where the description of a package with this digest lies, if it is there.
+    pub fn contents(&self, package: &Digest) -> PathBuf {
+        self.root.join("contents").join(format!("{}.json", package.hex()))
     }
 
     /// A fresh directory for this run; those of killed runs are removed.
