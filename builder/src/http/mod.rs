@@ -99,14 +99,13 @@ impl Network {
             return Err(anyhow::Error::new(error.hint("run without `--offline` once")).context(Unreachable));
         }
         let mut slot = Some(slot);
-        let mut partial = match cache.try_partial(&wanted.key())? {
-            Some(partial) => partial,
-            None => {
-                // Who holds a slot never waits for a file: two builders could wait for each other.
-                slot = None;
-                self.output.event("waiting", &format!("for another download of {}", wanted.name));
-                cache.partial(&wanted.key())?
-            }
+        let mut partial = if let Some(partial) = cache.try_partial(&wanted.key())? {
+            partial
+        } else {
+            // Who holds a slot never waits for a file: two builders could wait for each other.
+            slot = None;
+            self.output.event("waiting", &format!("for another download of {}", wanted.name));
+            cache.partial(&wanted.key())?
         };
         // Another builder may have finished it while we waited for the lock.
         if let Some(found) = find(cache, wanted)? {
@@ -153,7 +152,9 @@ impl Network {
                     break;
                 }
                 Err(Trouble::Passing(error, _)) => {
-                    server.iter().for_each(|server| self.hosts.lose(server));
+                    if let Some(server) = &server {
+                        self.hosts.lose(server);
+                    }
                     error.context(Unreachable)
                 }
                 Err(Trouble::Lasting(error)) => error,
@@ -161,7 +162,7 @@ impl Network {
             if at + 1 < addresses.len() {
                 self.output.warning(&format!("`{}`: {error:#}; trying the next address", wanted.name));
             }
-            if failure.as_ref().is_none_or(|failure| failure.is::<Unreachable>()) {
+            if failure.as_ref().is_none_or(anyhow::Error::is::<Unreachable>) {
                 failure = Some(error);
             }
         }
