@@ -4,6 +4,7 @@
 //! alone, processes are started through `process` alone, text is printed through `output` alone. Nothing the builder
 //! writes depends on the clock, the user, the directory or the number of threads.
 
+pub mod addon;
 pub mod archive;
 pub mod base;
 pub mod cache;

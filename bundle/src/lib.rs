@@ -6,6 +6,7 @@
 //!
 //! The format and its reading rules are described in `docs/bundle-format.md`.
 
+pub mod addon;
 mod archive;
 pub mod component;
 pub mod digest;
