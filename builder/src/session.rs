@@ -49,7 +49,9 @@ impl Session {
             }
             // apt's configuration is needed for downloads only.
             let urls = if !artifact.url.starts_with("apt:") {
-                vec![https::address(&artifact.url, manifest_directory)?]
+                std::iter::once(https::address(&artifact.url, manifest_directory))
+                    .chain(artifact.mirrors.iter().cloned().map(Ok))
+                    .collect::<anyhow::Result<_>>()?
             } else if self.network.is_offline() || self.cache.path(&artifact.sha256).exists() {
                 match self.apt_sources() {
                     Ok(sources) => apt::addresses(artifact, &sources).unwrap_or_default(),
@@ -68,6 +70,7 @@ impl Session {
                 size: Some(artifact.size),
                 limit: artifact.size,
                 sha256: Some(artifact.sha256),
+                sha512: artifact.sha512.as_deref().map(str::parse).transpose()?,
                 ..Wanted::default()
             });
         }

@@ -14,7 +14,7 @@ use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
 use crate::manifest::{Artifact, Manifest, Placeholders, Source};
 use crate::session::Session;
 use crate::source::apt::{self, Offers, Request};
-use crate::source::https::{self, Resolution};
+use crate::source::https::{self, Resolution, Resolver};
 
 /// One artifact of one component on one architecture, placeholders replaced.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
     let kept: Vec<Resolved> =
         before.into_iter().flat_map(Lock::entries).filter_map(|(_, _, artifact)| artifact.resolved().ok()).collect();
 
-    let resolutions =
-        items.iter().map(|item| url_resolution(item, &kept, manifest)).collect::<anyhow::Result<Vec<_>>>()?;
+    let resolver = Resolver::new(&kept, manifest.directory(), session);
+    let resolutions = items.iter().map(|item| url_resolution(item, &resolver)).collect::<anyhow::Result<Vec<_>>>()?;
     // The same URL often serves several components: it is downloaded once.
     let mut downloads: Vec<https::Pending> = Vec::new();
     for resolution in resolutions.iter().flatten() {
@@ -99,7 +99,8 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
 }
 
 fn same(left: &https::Pending, right: &https::Pending) -> bool {
-    left.wanted.urls == right.wanted.urls && left.wanted.sha256 == right.wanted.sha256
+    let key = |pending: &https::Pending| (pending.wanted.urls.clone(), pending.wanted.sha256, pending.wanted.sha512);
+    key(left) == key(right)
 }
 
 fn items(manifest: &Manifest) -> anyhow::Result<Vec<Item<'_>>> {
@@ -144,7 +145,7 @@ fn survey(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyho
 }
 
 /// How an artifact that is not a Debian package is resolved.
-fn url_resolution(item: &Item<'_>, kept: &[Resolved], manifest: &Manifest) -> anyhow::Result<Option<Resolution>> {
+fn url_resolution(item: &Item<'_>, resolver: &Resolver<'_>) -> anyhow::Result<Option<Resolution>> {
     let artifact = &item.artifact;
     match &artifact.source {
         Source::Apt { .. } => return Ok(None),
@@ -153,8 +154,8 @@ fn url_resolution(item: &Item<'_>, kept: &[Resolved], manifest: &Manifest) -> an
         }
         Source::Url(_) | Source::File(_) => {}
     }
-    let sha256 = artifact.sha256.get(&item.architecture).copied();
-    https::resolve(artifact.source.label(), sha256, artifact.trust, kept, manifest.directory()).map(Some)
+    let place = || format!("resolving component `{}`", item.component);
+    resolver.resolve(artifact, item.architecture).map(Some).with_context(place)
 }
 
 fn apt_entry(

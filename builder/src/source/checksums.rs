@@ -3,13 +3,16 @@
 //! A list proves no more than the server it came from. It is read strictly: a line that is not understood, a file named
 //! twice with different values, or a digest of a wrong length is an error, for a list that is half right proves nothing.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::Context as _;
 use bundle::Digest;
 
 use crate::failure::Failure;
-use crate::http::{Network, Request, shown};
+use crate::http::{Answer, Network, Request, Unreachable, shown};
+use crate::output::Output;
 use crate::sha512::Sha512;
 
 /// The longest list that is read.
@@ -32,12 +35,52 @@ struct Entry<'a> {
     checksums: Checksums,
 }
 
-/// Reads the list at `list` and finds the file that `artifact` (its URL) names.
-pub fn fetch(network: &Network, list: &str, artifact: &str) -> anyhow::Result<Checksums> {
-    let context = || format!("reading the checksum of `{}`", shown(artifact));
-    let body = network.get(&Request::new(list, LIMIT)).and_then(crate::http::Answer::ok).with_context(context)?;
-    let text = str::from_utf8(&body).ok().with_context(|| format!("`{}` is not text", shown(list)));
-    text.and_then(|text| find(text, artifact).with_context(|| format!("`{}`", shown(list)))).with_context(context)
+/// The lists of one run, each read once.
+#[derive(Debug)]
+pub struct Lists<'a> {
+    network: &'a Network,
+    output: &'a Output,
+    known: RefCell<BTreeMap<String, Result<String, NotReached>>>,
+}
+
+/// Why a list was not reached.
+#[derive(Clone, Debug)]
+struct NotReached(String);
+
+impl<'a> Lists<'a> {
+    /// None is read yet.
+    pub fn new(network: &'a Network, output: &'a Output) -> Self {
+        Self { network, output, known: RefCell::default() }
+    }
+
+    /// What the list at the URL `list` says of the file that `artifact` (its URL) names; [`Unreachable`] if the list was not
+    /// reached, now or before.
+    pub fn find(&self, list: &str, artifact: &str) -> anyhow::Result<Checksums> {
+        let context = || format!("reading the checksum of `{}`", shown(artifact));
+        let mut known = self.known.borrow_mut();
+        if !known.contains_key(list) {
+            let text = match self.read(list) {
+                Err(error) if error.is::<Unreachable>() => Err(NotReached(format!("{error:#}"))),
+                text => Ok(text.with_context(context)?),
+            };
+            known.insert(list.to_owned(), text);
+        }
+        match known.get(list) {
+            Some(Ok(text)) => find(text, artifact).with_context(|| format!("`{}`", shown(list))).with_context(context),
+            Some(Err(NotReached(reason))) => Err(anyhow::Error::new(Failure::new(reason)).context(Unreachable)),
+            None => Err(anyhow::Error::new(Failure::new("no list")).context(Unreachable)),
+        }
+    }
+
+    /// Says why there is no list.
+    pub fn warn(&self, error: &anyhow::Error) {
+        self.output.warning(&format!("{error:#}"));
+    }
+
+    fn read(&self, list: &str) -> anyhow::Result<String> {
+        let body = self.network.get(&Request::new(list, LIMIT)).and_then(Answer::ok)?;
+        String::from_utf8(body).ok().with_context(|| format!("`{}` is not text", shown(list)))
+    }
 }
 
 /// What the list `text` says of the file that `artifact` (its URL or name) names.

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use bundle::Digest;
+use bundle::Architecture;
 
+use super::checksums::{Checksums, Lists};
 use crate::failure::Failure;
 use crate::http::{Fetched, Unreachable, Wanted};
 use crate::lock::{LockedArtifact, Resolved};
-use crate::manifest::Trust;
+use crate::manifest::{Artifact, Trust};
 use crate::output::Output;
+use crate::session::Session;
+use crate::sha512::Sha512;
 
 /// The URL to fetch for a lock's `url`: files beside the manifest become `file:` URLs.
 pub fn address(url: &str, manifest_directory: &Path) -> anyhow::Result<String> {
@@ -38,57 +41,100 @@ pub struct Pending {
     /// What to download.
     pub wanted: Wanted,
     url: String,
-    proof: &'static str,
+    mirrors: Vec<String>,
+    proof: String,
 }
 
-/// Decides how to resolve one URL: with a digest the manifest vouches, without one the download does if the manifest says
-/// so.
-///
-/// `before` are the entries of the last lock; one that still fits is kept, so that nothing is downloaded twice and a
-/// first-use digest, once recorded, cannot change silently.
-pub fn resolve(
-    url: String,
-    sha256: Option<Digest>,
-    trust: Trust,
-    before: &[Resolved],
-    directory: &Path,
-) -> anyhow::Result<Resolution> {
-    let proof = match (sha256, trust) {
-        (Some(_), _) => "manifest",
-        (None, Trust::FirstUse) => "first-use",
-        (None, Trust::Digest) => {
-            let reason = "no sha256 in the manifest, and it does not say `trust = \"first-use\"`";
-            return Ok(Resolution::Known(LockedArtifact::unresolved(url, reason)));
-        }
-    };
-    let fits = |before: &&Resolved| {
-        before.url == url && before.proof == proof && sha256.is_none_or(|sha256| sha256 == before.sha256)
-    };
-    if let Some(before) = before.iter().find(fits) {
-        return Ok(Resolution::Known(before.clone().into()));
+/// Resolves URLs and files.
+#[derive(Debug)]
+pub struct Resolver<'a> {
+    before: &'a [Resolved],
+    directory: &'a Path,
+    lists: Lists<'a>,
+}
+
+impl<'a> Resolver<'a> {
+    /// `before` are the entries of the last lock; one that still fits is kept, so that nothing is downloaded twice and a
+    /// digest that a first use or upstream's list told, once recorded, cannot change silently. Files lie in `directory`.
+    pub fn new(before: &'a [Resolved], directory: &'a Path, session: &'a Session) -> Self {
+        Self { before, directory, lists: Lists::new(&session.network, &session.output) }
     }
-    let wanted = Wanted { name: url.clone(), urls: vec![address(&url, directory)?], sha256, ..Wanted::default() };
-    Ok(Resolution::Download(Pending { wanted, url, proof }))
+
+    /// Decides how to resolve one URL: what the manifest's digest, or else upstream's list of checksums vouches for, or what
+    /// arrives if the manifest trusts the first use.
+    pub fn resolve(&self, artifact: &Artifact, architecture: Architecture) -> anyhow::Result<Resolution> {
+        let (url, mirrors) = (artifact.source.label(), artifact.mirrors.clone());
+        let sha256 = artifact.sha256.get(&architecture).copied();
+        let sha512 = artifact.sha512.get(&architecture).map(|hex| hex.parse::<Sha512>()).transpose()?;
+        let proof = match (&artifact.checksums, artifact.trust) {
+            _ if sha256.is_some() || sha512.is_some() => "manifest".to_owned(),
+            (Some(list), _) => format!("checksums:{list}"),
+            (None, Trust::FirstUse) => "first-use".to_owned(),
+            (None, Trust::Digest) => {
+                let reason = "no sha256 in the manifest, and it does not say `trust = \"first-use\"`";
+                return Ok(Resolution::Known(LockedArtifact { mirrors, ..LockedArtifact::unresolved(url, reason) }));
+            }
+        };
+        let fits = |before: &&Resolved| {
+            let wanted512 = sha512.is_none_or(|sha512| before.sha512 == Some(sha512.to_string()));
+            let digests = sha256.is_none_or(|sha256| sha256 == before.sha256) && wanted512;
+            before.url == url && before.proof == proof && digests
+        };
+        if let Some(before) = self.before.iter().find(fits) {
+            return Ok(Resolution::Known(LockedArtifact { mirrors, ..before.clone().into() }));
+        }
+        let published = match &artifact.checksums {
+            None => Checksums::default(),
+            Some(list) => match self.lists.find(list, &url) {
+                Ok(published) => published,
+                // The manifest's own digest is enough to go on.
+                Err(error) if error.is::<Unreachable>() && proof == "manifest" => {
+                    self.lists.warn(&error);
+                    Checksums::default()
+                }
+                Err(error) if error.is::<Unreachable>() => {
+                    self.lists.warn(&error);
+                    let reason = "upstream's list of checksums was not reached when the lock was written";
+                    return Ok(Resolution::Known(LockedArtifact {
+                        mirrors,
+                        ..LockedArtifact::unresolved(url, reason)
+                    }));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        published.check(artifact.checksums.as_deref().unwrap_or_default(), sha256, sha512)?;
+        let urls = std::iter::once(address(&url, self.directory)).chain(mirrors.iter().cloned().map(Ok));
+        let wanted = Wanted {
+            name: url.clone(),
+            urls: urls.collect::<anyhow::Result<_>>()?,
+            sha256: sha256.or(published.sha256),
+            sha512: sha512.or(published.sha512),
+            ..Wanted::default()
+        };
+        Ok(Resolution::Download(Pending { wanted, url, mirrors, proof }))
+    }
 }
 
 impl Pending {
     /// The entry, from what the download brought. Not being reached leaves it unresolved; everything else is an error.
     pub fn finish(&self, fetched: Result<&Fetched, &anyhow::Error>, output: &Output) -> anyhow::Result<LockedArtifact> {
-        let Self { wanted, url, proof } = self;
+        let Self { wanted, url, mirrors, proof } = self.clone();
+        let known = LockedArtifact {
+            mirrors,
+            sha512: wanted.sha512.map(|digest| digest.to_string()),
+            ..LockedArtifact::default()
+        };
         match fetched {
             Ok(Fetched { size, sha256, .. }) => {
-                let (url, proof) = (url.clone(), (*proof).to_owned());
-                let (size, sha256) = (Some(*size), Some(*sha256));
-                Ok(LockedArtifact { url, size, sha256, proof: Some(proof), ..LockedArtifact::default() })
+                Ok(LockedArtifact { url, size: Some(*size), sha256: Some(*sha256), proof: Some(proof), ..known })
             }
             Err(error) if error.is::<Unreachable>() => {
                 output.warning(&format!("{error:#}"));
                 let what = if wanted.sha256.is_some() { "size" } else { "size and sha256" };
-                let reason = format!("{what} not known: not reached when the lock was written");
-                let mut artifact = LockedArtifact::unresolved(url.clone(), reason);
-                artifact.sha256 = wanted.sha256;
-                artifact.proof = wanted.sha256.map(|_| (*proof).to_owned());
-                Ok(artifact)
+                let unresolved = Some(format!("{what} not known: not reached when the lock was written"));
+                let proof = wanted.sha256.map(|_| proof);
+                Ok(LockedArtifact { url, sha256: wanted.sha256, proof, unresolved, ..known })
             }
             Err(error) => Err(Failure::new(format!("{error:#}"))
                 .hint("if upstream is right, correct the manifest; compare with a second source first")

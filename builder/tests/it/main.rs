@@ -4,6 +4,7 @@
 
 mod apt;
 mod build;
+mod checksums;
 mod complete;
 mod download;
 mod pick;
