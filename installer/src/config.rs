@@ -61,11 +61,6 @@ impl Roles {
     pub fn is_subset(&self, other: &Roles) -> bool {
         self.0.is_subset(&other.0)
     }
-
-    /// Whether a component for these roles is needed here.
-    pub fn need(&self, component: &bundle::Component) -> bool {
-        component.roles.iter().any(|role| self.contains(*role))
-    }
 }
 
 /// The name of a role as written in files and on the command line.

@@ -9,6 +9,7 @@ use crate::event::{Event, Events};
 use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::Host;
+use crate::share::Share;
 
 mod variables;
 
@@ -58,7 +59,12 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// What of the bundle concerns this host.
+    pub fn share(&self) -> Share<'a> {
+        Share { roles: self.roles, distribution: &self.facts.os.distribution }
+    }
+
     /// A component of the bundle.
     pub fn component(&self, name: &str) -> Option<&Component> {
         self.components.iter().find(|component| component.name.as_str() == name)

@@ -69,6 +69,8 @@ pub struct Os {
     pub version: String,
     /// `PRETTY_NAME`.
     pub pretty: String,
+    /// As bundles name it: `debian-12`, `ubuntu-24.04`; `el9` for Enterprise Linux 9 and what is built from its sources.
+    pub distribution: String,
 }
 
 /// How control groups are mounted.
@@ -142,6 +144,7 @@ pub(crate) mod tests {
                 id: "debian".to_owned(),
                 version: "12".to_owned(),
                 pretty: "Debian GNU/Linux 12 (bookworm)".to_owned(),
+                distribution: "debian-12".to_owned(),
             },
             kernel: "6.1.0-40-amd64".to_owned(),
             container: None,

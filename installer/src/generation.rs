@@ -9,8 +9,8 @@ use bundle::component::TemplateKind;
 use bundle::{Component, ComponentName, Digest, Image};
 use serde_json::Value;
 
-use crate::config::Roles;
 use crate::render::Renderer;
+use crate::share::Share;
 use crate::store;
 
 mod switch;
@@ -32,13 +32,13 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Renders what a host with these roles needs of the bundle with this index. Pure: the same arguments give the same
+    /// Renders a host's share of the bundle with this index. Pure: the same arguments give the same
     /// bytes.
-    pub fn render(index: Digest, images: &[Image], roles: &Roles, variables: &Value) -> Result<Self> {
+    pub fn render(index: Digest, images: &[Image], share: Share<'_>, variables: &Value) -> Result<Self> {
         let components: Vec<&Component> = images.iter().map(|image| &image.component).collect();
-        let renderer = Renderer::new(variables, components)?;
+        let renderer = Renderer::new(variables, components, share.distribution)?;
         let mut generation = Self::default();
-        for image in images.iter().filter(|image| roles.need(&image.component)) {
+        for image in images.iter().filter(|image| share.has(&image.component)) {
             generation.add(image, &renderer)?;
         }
         // Kept with the generation so that a resumed run, `status` and the agent need no bundle.

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod render;
 pub mod report;
 pub mod roles;
+pub mod share;
 pub mod step;
 pub mod steps;
 pub mod store;

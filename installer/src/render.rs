@@ -10,7 +10,7 @@
 //! undefined value inside is an error; a field that is `none` is left out, which is how templates say "not in this version").
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -23,8 +23,8 @@ use serde::Serialize;
 /// Where units and config files find the programs and files of the current generation.
 const CURRENT: &str = "/opt/sealift/current";
 
-/// The programs each component promises, by component name.
-type Programs = BTreeMap<String, BTreeSet<String>>;
+/// The programs each component promises, by component name, and where each is on this host.
+type Programs = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A template engine bound to one host's context; see the module head for what templates can use.
 #[derive(Debug)]
@@ -34,16 +34,18 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// Binds the context (a struct or map) and the programs promised by the bundle's components.
+    /// Binds the context (a struct or map) and the programs that the bundle's components bring, or that packages of this
+    /// distribution bring for them.
     pub fn new<'a>(
         context: &impl Serialize,
         components: impl IntoIterator<Item = &'a Component>,
+        distribution: &str,
     ) -> anyhow::Result<Self> {
         let programs: Programs = components
             .into_iter()
-            .map(|component| (component.name.to_string(), component.programs.iter().map(ToString::to_string).collect()))
+            .map(|component| (component.name.to_string(), programs(component, distribution)))
             .collect();
-        Ok(Self { environment: environment(programs)?, context: entries(&Value::from(Serde(context)))? })
+        Ok(Self { environment: environment(programs, distribution)?, context: entries(&Value::from(Serde(context)))? })
     }
 
     /// Renders one template of a component; the text ends with exactly one newline.
@@ -60,6 +62,12 @@ impl Renderer {
     }
 }
 
+fn programs(component: &Component, distribution: &str) -> BTreeMap<String, String> {
+    let host = component.host_programs.get(distribution).into_iter().flatten();
+    let own = component.programs.iter().map(|path| (path.to_string(), format!("{CURRENT}/{}/{path}", component.name)));
+    host.map(|(name, path)| (name.to_string(), path.clone())).chain(own).collect()
+}
+
 fn entries(context: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
     let keys = context.try_iter().context("reading the template context")?;
     keys.map(|key| Ok((key.to_string(), context.get_item(&key)?))).collect()
@@ -73,7 +81,7 @@ fn describe(error: &Error) -> anyhow::Error {
     anyhow::anyhow!("{place}{}{detail}{reason}", error.kind())
 }
 
-fn environment(programs: Programs) -> anyhow::Result<Environment<'static>> {
+fn environment(programs: Programs, distribution: &str) -> anyhow::Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -84,14 +92,16 @@ fn environment(programs: Programs) -> anyhow::Result<Environment<'static>> {
 
     let programs = Arc::new(programs);
     let promised = Arc::clone(&programs);
+    let distribution = distribution.to_owned();
     environment.add_function("program", move |component: &str, path: &str| match promised.get(component) {
-        Some(paths) if paths.contains(path) => Ok(format!("{CURRENT}/{component}/{path}")),
-        Some(_) => Err(invalid(format!("component `{component}` does not promise the program `{path}`"))),
+        Some(paths) => paths.get(path).cloned().ok_or_else(|| {
+            invalid(format!("component `{component}` does not promise the program `{path}` on {distribution}"))
+        }),
         None => Err(invalid(format!("no component `{component}` in the bundle"))),
     });
     let promised = Arc::clone(&programs);
     environment.add_function("has_program", move |component: &str, path: &str| {
-        promised.get(component).is_some_and(|paths| paths.contains(path))
+        promised.get(component).is_some_and(|paths| paths.contains_key(path))
     });
     environment.add_function("component_dir", move |component: &str| {
         if programs.contains_key(component) {
@@ -226,6 +236,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn programs_of_packages_are_where_the_distribution_puts_them() {
+        let mut nginx = etcd();
+        nginx.name = "nginx".parse().unwrap();
+        nginx.programs.clear();
+        let path = BTreeMap::from([("bin/nginx".parse().unwrap(), "/usr/sbin/nginx".to_owned())]);
+        nginx.host_programs = BTreeMap::from([("debian-12".to_owned(), path)]);
+        let text = "{{ program('nginx', 'bin/nginx') }}{{ has_program('nginx', 'modules/x.so') }}".to_owned();
+        let template = Template { name: "t.service".parse().unwrap(), kind: TemplateKind::Unit, text };
+        let render = |distribution| {
+            let renderer = Renderer::new(&BTreeMap::<&str, &str>::new(), [&nginx], distribution).unwrap();
+            renderer.render(&nginx, &template).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(render("debian-12").unwrap(), "/usr/sbin/nginxFalse\n");
+        let error = render("el9").unwrap_err();
+        assert!(error.contains("does not promise the program `bin/nginx` on el9"), "{error}");
+    }
+
     fn render(text: &str) -> Result<String, String> {
         let context = BTreeMap::from([
             ("versions", BTreeMap::from([("kubernetes", "1.27.16"), ("containerd", "1.6.20~ds1")])),
@@ -233,7 +261,7 @@ mod tests {
         ]);
         let template = Template { name: "t.service".parse().unwrap(), kind: TemplateKind::Unit, text: text.to_owned() };
         let component = etcd();
-        let renderer = Renderer::new(&context, [&component]).unwrap();
+        let renderer = Renderer::new(&context, [&component], "debian-12").unwrap();
         renderer.render(&component, &template).map_err(|error| format!("{error:#}"))
     }
 
@@ -301,7 +329,7 @@ mod tests {
             ("{% if nodes.x %}{% endif %}", "line 1: undefined value: `nodes` is undefined"),
             (
                 "{{ program('etcd', 'bin/etcdutl') }}",
-                "line 1: invalid operation: component `etcd` does not promise the program `bin/etcdutl`",
+                "line 1: invalid operation: component `etcd` does not promise the program `bin/etcdutl` on debian-12",
             ),
             (
                 "{{ program('flannel', 'bin/flanneld') }}",

@@ -13,10 +13,10 @@ use anyhow::{Context as _, Result, anyhow};
 use bundle::component::Entry;
 use bundle::{Bundle, Digest, Image};
 
-use crate::config::Roles;
 use crate::context::{Context, HOME};
 use crate::host::{FileKind, Host};
 use crate::report::{Exit, Explain as _};
+use crate::share::Share;
 use crate::step::{Change, Check, Step};
 
 mod footprint;
@@ -140,9 +140,9 @@ impl Store {
     }
 }
 
-fn missing<'a>(host: &Host, images: &'a [Image], roles: &Roles) -> Result<Vec<&'a Image>> {
+fn missing<'a>(host: &Host, images: &'a [Image], share: Share<'_>) -> Result<Vec<&'a Image>> {
     let mut missing = Vec::new();
-    for image in images.iter().filter(|image| roles.need(&image.component)) {
+    for image in images.iter().filter(|image| share.has(&image.component)) {
         if !is_present(host, image)? {
             missing.push(image);
         }
@@ -184,7 +184,7 @@ impl Step for Store {
     fn check(&self, context: &Context<'_>) -> Result<Check> {
         require_private(context.host)?;
         let mut changes = Vec::new();
-        for image in missing(context.host, context.images, context.roles)? {
+        for image in missing(context.host, context.images, context.share())? {
             changes.push(Change::new(format!("unpack {} ({})", image.title(), size(image.installed_size()))));
         }
         for path in left_over(context.host)? {
@@ -201,7 +201,7 @@ impl Step for Store {
             let error: Result<()> = Err(anyhow!("the store is not complete, and this run has no bundle to unpack"));
             return error.hint("run `installer --role … --bundle … --config …` again");
         };
-        let missing = missing(host, context.images, context.roles)?;
+        let missing = missing(host, context.images, context.share())?;
         let needed: u64 = missing.iter().map(|image| image.installed_size()).sum();
         let free = host.free_bytes(Path::new(STORE))?;
         if needed > 0 && free < needed.saturating_add(SPARE) {
@@ -258,7 +258,7 @@ fn unpack(
             context.progress(done, total, "bytes");
         }
     };
-    let mut staging = staging::Staging::new(context.host, context.roles, &mut progress);
+    let mut staging = staging::Staging::new(context.host, context.share(), &mut progress);
     if something {
         staging.begin_at(&Path::new(STORE).join(format!(".tmp-{}", std::process::id())))?;
     }

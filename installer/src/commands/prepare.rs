@@ -17,6 +17,7 @@ use crate::generation::Generation;
 use crate::host::Host;
 use crate::journal::{Inputs, Journal};
 use crate::report::{Exit, Explain as _};
+use crate::share::Share;
 use crate::store::{Metered, Stream, classify, running_program};
 use crate::trust::{self, Acceptance, Accepted};
 
@@ -112,7 +113,8 @@ impl Prepared {
     ) -> Result<Self> {
         let Origin { title, index } = origin;
         let node = this_node(&config, &facts, &roles)?.clone();
-        let desired = Generation::render(index, &images, &roles, &variables(&config, &node, &facts, &images))
+        let share = Share { roles: &roles, distribution: &facts.os.distribution };
+        let desired = Generation::render(index, &images, share, &variables(&config, &node, &facts, &images))
             .context("rendering the configuration of this host")?;
         let components = images.iter().map(|image| image.component.clone()).collect();
         let installer = running_program(host)?;

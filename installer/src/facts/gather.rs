@@ -136,7 +136,13 @@ fn parse_os(text: &str) -> Os {
         let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         found.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
     };
-    Os { id: value("ID"), version: value("VERSION_ID"), pretty: value("PRETTY_NAME") }
+    let (id, version) = (value("ID"), value("VERSION_ID"));
+    // `PLATFORM_ID="platform:el9"` is the same for all rebuilds.
+    let distribution = match value("PLATFORM_ID").strip_prefix("platform:") {
+        Some(platform) => platform.to_owned(),
+        None => format!("{id}-{version}"),
+    };
+    Os { pretty: value("PRETTY_NAME"), id, version, distribution }
 }
 
 /// `/run/systemd/container` is written by container managers and by systemd in a container; `systemd-detect-virt` knows
@@ -431,5 +437,14 @@ mod tests {
         assert_eq!(resolv_conf(&host).unwrap(), (PathBuf::from("/run/systemd/resolve/resolv.conf"), true));
         host.write(Path::new("/etc/resolv.conf"), b"# x\nnameserver 192.0.2.1\n", 0o644).unwrap();
         assert_eq!(resolv_conf(&host).unwrap().0, PathBuf::from("/etc/resolv.conf"));
+    }
+
+    #[test]
+    fn a_distribution_is_named_as_bundles_name_it() {
+        let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n";
+        assert_eq!(parse_os(debian).distribution, "debian-12");
+        assert_eq!(parse_os("ID=ubuntu\nVERSION_ID=\"24.04\"\n").distribution, "ubuntu-24.04");
+        let rebuild = "ID=\"rocky\"\nVERSION_ID=\"9.4\"\nPLATFORM_ID=\"platform:el9\"\n";
+        assert_eq!(parse_os(rebuild).distribution, "el9");
     }
 }

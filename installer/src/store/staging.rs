@@ -14,14 +14,14 @@ use bundle::{Digest, Image, LayerPath, Sink};
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, symlinkat, syncfs};
 
 use super::{BLOBS, STORE, blob_path, entry_name, entry_path, is_present};
-use crate::config::Roles;
 use crate::host::Host;
 use crate::report::{Exit, Explain as _};
+use crate::share::Share;
 
 /// A bundle on its way into the store.
 pub(super) struct Staging<'a> {
     host: &'a Host,
-    roles: &'a Roles,
+    share: Share<'a>,
     /// `.tmp-PID` in the store; none when no image is wanted.
     root: Option<(PathBuf, OwnedFd)>,
     /// Program images to move into place: staged name → final path.
@@ -31,8 +31,8 @@ pub(super) struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    pub(super) fn new(host: &'a Host, roles: &'a Roles, progress: &'a mut dyn FnMut()) -> Self {
-        Self { host, roles, root: None, entries: BTreeMap::new(), blobs: BTreeSet::new(), progress }
+    pub(super) fn new(host: &'a Host, share: Share<'a>, progress: &'a mut dyn FnMut()) -> Self {
+        Self { host, share, root: None, entries: BTreeMap::new(), blobs: BTreeSet::new(), progress }
     }
 
     /// Makes the staging directory: a new one, private from the start. What has its name already is not used.
@@ -146,7 +146,7 @@ fn shown(image: &Image, path: &LayerPath) -> PathBuf {
 
 impl Sink for Staging<'_> {
     fn begin(&mut self, image: &Image) -> io::Result<bool> {
-        if !self.roles.need(&image.component) || is_present(self.host, image).map_err(io::Error::other)? {
+        if !self.share.has(&image.component) || is_present(self.host, image).map_err(io::Error::other)? {
             return Ok(false);
         }
         if image.component.kind.has_files() {

@@ -9,6 +9,7 @@ use installer::config::{ClusterConfig, role_name};
 use installer::context::variables;
 use installer::facts::{Cgroup, Facts, Modules, Os};
 use installer::generation::Generation;
+use installer::share::Share;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -204,11 +205,12 @@ pub(crate) fn render(set: Set, shape: Shape) -> Vec<Rendered> {
     let (images, config) = (images(set), config(shape));
     let node = &config.nodes[1];
     let variables = variables(&config, node, &facts(shape), &images);
-    let generation = Generation::render(Digest::of(b"index"), &images, &node.roles, &variables)
+    let concerns = Share { roles: &node.roles, distribution: "debian-12" };
+    let generation = Generation::render(Digest::of(b"index"), &images, concerns, &variables)
         .map_err(|error| format!("{error:#}"))
         .unwrap();
     let mut rendered = Vec::new();
-    for component in images.iter().map(|image| &image.component).filter(|component| node.roles.need(component)) {
+    for component in images.iter().map(|image| &image.component).filter(|component| concerns.has(component)) {
         for template in &component.templates {
             let name = template.name.as_str();
             let text = match template.kind {

@@ -73,7 +73,7 @@ fn wanted_modules(context: &Context<'_>) -> Result<Modules> {
     let wanted: BTreeSet<String> = context
         .components
         .iter()
-        .filter(|component| context.roles.need(component))
+        .filter(|component| context.share().has(component))
         .flat_map(|component| component.modules.iter().cloned())
         .collect();
     Modules::survey(context.host, &context.facts.kernel, &wanted)

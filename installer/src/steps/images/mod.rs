@@ -21,6 +21,7 @@ use super::file;
 use crate::config::Roles;
 use crate::context::Context;
 use crate::host::Host;
+use crate::share::Share;
 use crate::step::{Change, Check, Step};
 
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
@@ -109,7 +110,9 @@ pub fn reimport(host: &Host, images: &[Image], roles: &Roles) -> Result<Vec<Stri
         return Ok(imported);
     }
     let known = known(host);
-    for wanted in wanted_by(images, roles) {
+    // Container images are for any distribution.
+    let share = Share { roles, distribution: "" };
+    for wanted in wanted_by(images, share) {
         if wanted.state(&known) == State::Missing {
             import(host, wanted.reference, wanted.image)
                 .with_context(|| format!("importing image `{}`", wanted.reference))?;
@@ -122,13 +125,13 @@ pub fn reimport(host: &Host, images: &[Image], roles: &Roles) -> Result<Vec<Stri
 
 /// The container images that this host's roles need.
 fn wanted<'a>(context: &Context<'a>) -> Vec<Wanted<'a>> {
-    wanted_by(context.images, context.roles)
+    wanted_by(context.images, context.share())
 }
 
-fn wanted_by<'a>(images: &'a [Image], roles: &Roles) -> Vec<Wanted<'a>> {
+fn wanted_by<'a>(images: &'a [Image], share: Share<'_>) -> Vec<Wanted<'a>> {
     images
         .iter()
-        .filter(|image| image.component.kind == Kind::Container && roles.need(&image.component))
+        .filter(|image| image.component.kind == Kind::Container && share.has(&image.component))
         .filter_map(|image| Some(Wanted { reference: image.reference.as_deref()?, image }))
         .collect()
 }

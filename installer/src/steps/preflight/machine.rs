@@ -46,8 +46,29 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
             ));
         }
     }
+    findings.extend(packaged(context));
     findings.extend(limits(context));
     findings
+}
+
+/// Programs that components expect from OS packages of this distribution.
+fn packaged(context: &Context<'_>) -> Vec<Finding> {
+    let share = context.share();
+    let components = context.components.iter().filter(|component| share.has(component));
+    let expected = components.flat_map(|component| {
+        let programs = component.host_programs.get(share.distribution).into_iter().flatten();
+        programs.map(|(_, path)| (&component.name, path))
+    });
+    let missing = expected.filter(|(_, path)| !context.host.exists(Path::new(path)).unwrap_or(false));
+    let refused = missing.map(|(name, path)| {
+        Finding::refused(
+            format!("program `{path}`"),
+            "no such file",
+            format!("it, for the component `{name}`"),
+            format!("install the package that brings it; the bundle has it in `packages-{}`", share.distribution),
+        )
+    });
+    refused.collect()
 }
 
 fn init(context: &Context<'_>) -> Finding {
@@ -143,7 +164,7 @@ fn disk_needed(context: &Context<'_>) -> u64 {
     let bytes: u64 = context
         .images
         .iter()
-        .filter(|image| context.roles.need(&image.component))
+        .filter(|image| context.share().has(&image.component))
         .filter(|image| !is_stored(context, image))
         .map(|image| image.installed_size() * if image.component.kind == Kind::Container { 3 } else { 1 })
         .sum();
