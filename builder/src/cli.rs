@@ -94,9 +94,12 @@ pub struct NetworkArgs {
     /// Cache directory [default: $XDG_CACHE_HOME/sealift].
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Read apt sources from this file instead of /etc/apt.
+    /// Read apt sources from this file instead of /etc/apt; can be given several times.
     #[arg(long, value_name = "FILE")]
-    pub apt_sources: Option<PathBuf>,
+    pub apt_sources: Vec<PathBuf>,
+    /// Read credentials for apt sources from this file instead of /etc/apt/auth.conf and /etc/apt/auth.conf.d.
+    #[arg(long, value_name = "FILE")]
+    pub apt_auth: Option<PathBuf>,
     /// Downloads at the same time.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub downloads: u8,

@@ -1,11 +1,12 @@
 //! What every command that needs artifacts shares: cache, network, apt sources, output.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use crate::cache::Cache;
 use crate::cli::NetworkArgs;
 use crate::failure::Failure;
-use crate::http::{Fetched, Network, Wanted};
+use crate::http::{Fetched, Login, Network, Wanted};
 use crate::lock::Resolved;
 use crate::output::Output;
 use crate::source::apt::{self, AptSource};
@@ -20,7 +21,9 @@ pub struct Session {
     pub network: Network,
     /// What is said.
     pub output: Output,
-    apt_sources: Option<PathBuf>,
+    apt_sources: Vec<PathBuf>,
+    apt_auth: Option<PathBuf>,
+    apt_login: OnceLock<Arc<dyn Login>>,
 }
 
 impl Session {
@@ -31,12 +34,23 @@ impl Session {
             network: Network::new(args.into(), output),
             output: output.clone(),
             apt_sources: args.apt_sources.clone(),
+            apt_auth: args.apt_auth.clone(),
+            apt_login: OnceLock::new(),
         })
     }
 
     /// The build machine's apt sources, or those of `--apt-sources`.
     pub fn apt_sources(&self) -> anyhow::Result<Vec<AptSource>> {
-        apt::machine_sources(self.apt_sources.as_deref(), &self.output)
+        apt::machine_sources(&self.apt_sources, &self.output)
+    }
+
+    /// The build machine's credentials for apt sources, or those of `--apt-auth`.
+    pub fn apt_login(&self) -> anyhow::Result<Arc<dyn Login>> {
+        if let Some(login) = self.apt_login.get() {
+            return Ok(login.clone());
+        }
+        let login: Arc<dyn Login> = Arc::new(apt::machine_credentials(self.apt_auth.as_deref())?);
+        Ok(self.apt_login.get_or_init(|| login).clone())
     }
 
     /// Brings artifacts into the cache, each once; in the order given, duplicates included.
@@ -71,6 +85,7 @@ impl Session {
                 limit: artifact.size,
                 sha256: Some(artifact.sha256),
                 sha512: artifact.sha512.as_deref().map(str::parse).transpose()?,
+                login: artifact.url.starts_with("apt:").then(|| self.apt_login()).transpose()?,
                 ..Wanted::default()
             });
         }

@@ -3,7 +3,7 @@
 mod addons;
 mod packages;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use bundle::{Architecture, ComponentName, Version};
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
 use crate::manifest::{Artifact, Manifest, Placeholders, Source};
 use crate::session::Session;
-use crate::source::apt::{self, Offers, Request};
+use crate::source::apt::{self, Interest, Offers, Request};
 use crate::source::https::{self, Resolution, Resolver};
 
 /// One artifact of one component on one architecture, placeholders replaced.
@@ -127,21 +127,20 @@ fn items(manifest: &Manifest) -> anyhow::Result<Vec<Item<'_>>> {
 
 /// Reads the apt indexes if anything comes from them.
 fn survey(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyhow::Result<Option<Offers>> {
-    let mut patterns = BTreeSet::new();
-    let mut architectures = BTreeSet::new();
+    let mut interest = Interest::default();
     for item in items {
         if let Source::Apt { name, follow, .. } = &item.artifact.source {
-            patterns.insert(name.clone());
-            patterns.extend(follow.clone());
-            architectures.insert(item.architecture);
+            interest.patterns.insert(name.clone());
+            interest.patterns.extend(follow.clone());
+            interest.architectures.insert(item.architecture);
         }
     }
-    if patterns.is_empty() {
+    if interest.architectures.is_empty() {
         return Ok(None);
     }
     let sources = session.apt_sources()?;
     let before = before.map(|lock| lock.apt.clone()).unwrap_or_default();
-    apt::survey(&sources, &architectures, &patterns, &before, session).map(Some)
+    apt::survey(&sources, &interest, &before, session).map(Some)
 }
 
 /// How an artifact that is not a Debian package is resolved.

@@ -10,11 +10,11 @@ use bundle::{Architecture, Digest};
 use deb822_fast::{Deb822, Paragraph};
 
 use super::sources::{AptSource, SignedBy};
-use crate::cache::Cache;
 use crate::failure::Failure;
-use crate::http::{Network, Wanted};
+use crate::http::Wanted;
 use crate::lock::AptProof;
 use crate::process;
+use crate::session::Session;
 use crate::source::openpgp::{signer, unarmour};
 
 /// Largest InRelease: those of Debian have a quarter of a MiB.
@@ -29,11 +29,13 @@ pub struct Release {
     pub valid_until: Option<String>,
     /// Fingerprint of the (primary) key that signed it.
     pub key: String,
-    suite: String,
-    codename: String,
+    /// `Origin`, `Label`, `Suite`, `Codename`: addresses that agree on them serve the same archive.
+    pub identity: [String; 4],
     inrelease: Digest,
     /// Whether files can be fetched by digest.
     pub by_hash: bool,
+    /// Whether packages for all architectures are in the index of each (`No-Support-for-Architecture-all`).
+    all_in_each: bool,
     files: Vec<Listed>,
 }
 
@@ -46,19 +48,20 @@ pub struct Listed {
     pub size: u64,
     /// Digest.
     pub sha256: Digest,
+    /// Bytes when it is unpacked, if that is listed.
+    pub unpacked: Option<u64>,
 }
 
 /// Downloads the InRelease of a source.
-pub(super) fn fetch(source: &AptSource, network: &Network, cache: &Cache) -> anyhow::Result<Vec<u8>> {
+pub(super) fn fetch(source: &AptSource, session: &Session) -> anyhow::Result<Vec<u8>> {
     let wanted = Wanted {
         name: format!("{} InRelease", source.suite),
-        urls: vec![format!("{}/dists/{}/InRelease", source.uri, source.suite)],
-        size: None,
+        urls: vec![format!("{}/InRelease", source.directory())],
         limit: LIMIT,
-        sha256: None,
+        login: Some(session.apt_login()?),
         ..Wanted::default()
     };
-    let fetched = network.fetch(cache, &wanted)?;
+    let fetched = session.network.fetch(&session.cache, &wanted)?;
     // Found by no digest later: what is needed of it goes into the lock.
     let bytes = fs_err::read(&fetched.path)?;
     fs_err::remove_file(&fetched.path)?;
@@ -82,8 +85,9 @@ fn checked(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<R
     };
     let paragraph = paragraph.context("the signed text is not one paragraph")?;
     let field = |name: &str| paragraph.get(name).map(str::trim).unwrap_or_default().to_owned();
-    let (suite, codename) = (field("Suite"), field("Codename"));
-    if source.suite != suite && source.suite != codename {
+    let identity = ["Origin", "Label", "Suite", "Codename"].map(field);
+    let [_, _, suite, codename] = &identity;
+    if !source.is_flat() && source.suite != *suite && source.suite != *codename {
         let text = format!("it is for suite `{suite}`, codename `{codename}`, not for `{}`", source.suite);
         return Err(Failure::new(text).hint("the mirror serves another suite under this name").into());
     }
@@ -95,7 +99,8 @@ fn checked(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<R
     }
     let by_hash = field("Acquire-By-Hash") == "yes";
     let (inrelease, files) = (Digest::of(bytes), listed(paragraph)?);
-    Ok(Release { date, valid_until, key, suite, codename, inrelease, by_hash, files })
+    let all_in_each = field("No-Support-for-Architecture-all").split_whitespace().any(|index| index == "Packages");
+    Ok(Release { date, valid_until, key, identity, inrelease, by_hash, all_in_each, files })
 }
 
 /// Exactly one clear-signed message and nothing else.
@@ -175,22 +180,31 @@ fn listed(paragraph: &Paragraph) -> anyhow::Result<Vec<Listed>> {
             return Err(wrong().into());
         };
         let size = size.parse().map_err(|_| wrong())?;
-        files.push(Listed { path: path.to_owned(), size, sha256: Digest::from_hex(hex).map_err(|_| wrong())? });
+        let path = path.strip_prefix("./").unwrap_or(path).to_owned();
+        files.push(Listed { path, size, sha256: Digest::from_hex(hex).map_err(|_| wrong())?, unpacked: None });
     }
     Ok(files)
 }
 
 impl Release {
-    /// The Packages index of a component and architecture: xz, gzip or plain, in this order; `None` if it has none.
-    pub fn packages_index(&self, component: &str, architecture: Architecture) -> Option<Listed> {
-        let plain = format!("{component}/binary-{architecture}/Packages");
-        let find = |end: &str| self.files.iter().find(|file| file.path == format!("{plain}{end}")).cloned();
-        find(".xz").or_else(|| find(".gz")).or_else(|| find(""))
+    /// The Packages indexes of a component for an architecture, each by the name it has in proofs: that of the architecture,
+    /// and the one for all architectures if packages for all are not in each.
+    pub fn indexes(&self, component: &str, architecture: Architecture) -> Vec<(String, Listed)> {
+        let index = |name: &str| Some((name.to_owned(), self.packages(&format!("{component}/binary-{name}/"))?));
+        let all = if self.all_in_each { None } else { index("all") };
+        index(architecture.as_str()).into_iter().chain(all).collect()
+    }
+
+    /// The Packages index in a directory: xz, gzip or plain, in this order; `None` if it has none.
+    pub fn packages(&self, directory: &str) -> Option<Listed> {
+        let find = |end: &str| self.files.iter().find(|file| file.path == format!("{directory}Packages{end}")).cloned();
+        let listed = find(".xz").or_else(|| find(".gz")).or_else(|| find(""))?;
+        Some(Listed { unpacked: find("").map(|plain| plain.size), ..listed })
     }
 
     /// What the lock records about this Release and one of its Packages.
     pub fn proof(&self, packages: Digest) -> AptProof {
-        let Self { date, key, suite, codename, inrelease, .. } = self;
+        let Self { date, key, identity: [_, _, suite, codename], inrelease, .. } = self;
         AptProof {
             suite: suite.clone(),
             codename: codename.clone(),
@@ -206,9 +220,14 @@ impl Release {
         let Some(until) = self.valid_until.as_deref().filter(|until| sortable(until) < sortable(now)) else {
             return Ok(());
         };
-        Err(Failure::new(format!("the Release of `{}` was valid until {until}, now is {now}", self.codename))
+        Err(Failure::new(format!("the Release of `{}` was valid until {until}, now is {now}", self.identity[3]))
             .hint("a mirror that is behind, an attack with an old index, or a wrong clock; for a snapshot say `Check-Valid-Until: no` in the apt source")
             .into())
+    }
+
+    /// Its date, in an order that compares.
+    pub fn age(&self) -> impl Ord + use<> {
+        sortable(&self.date)
     }
 
     /// Refuses to go back behind the Release that the last lock saw.
@@ -258,10 +277,10 @@ mod tests {
             date: "Sat, 07 Nov 2026 10:00:00 UTC".into(),
             valid_until: Some("Sat, 14 Nov 2026 10:00:00 UTC".into()),
             key: String::new(),
-            suite: "stable".into(),
-            codename: "x".into(),
+            identity: ["", "", "stable", "x"].map(str::to_owned),
             inrelease: Digest::of(b""),
             by_hash: false,
+            all_in_each: false,
             files: Vec::new(),
         };
         assert!(release.check_not_expired("Sat, 14 Nov 2026 10:00:00 UTC").is_ok());

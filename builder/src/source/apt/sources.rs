@@ -38,24 +38,39 @@ pub enum SignedBy {
 }
 
 impl AptSource {
-    /// The indexes it has for these architectures: component and architecture.
-    pub fn indexes(&self, wanted: &BTreeSet<Architecture>) -> Vec<(String, Architecture)> {
-        let fits = |architecture: &&Architecture| {
+    /// Whether it is an archive without suites: everything lies in one directory, for all architectures.
+    pub fn is_flat(&self) -> bool {
+        self.suite.ends_with('/')
+    }
+
+    /// Where its Release and its indexes lie.
+    pub fn directory(&self) -> String {
+        if self.is_flat() {
+            let path = self.suite.split('/').filter(|part| !part.is_empty() && *part != ".");
+            return path.fold(self.uri.clone(), |place, part| format!("{place}/{part}"));
+        }
+        format!("{}/dists/{}", self.uri, self.suite)
+    }
+
+    /// Whether another source may be the same archive at another address.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { uri: _, suite, components, architectures, signed_by, expires } = self;
+        (suite, components, architectures, signed_by, expires)
+            == (&other.suite, &other.components, &other.architectures, &other.signed_by, &other.expires)
+    }
+
+    /// Those of these architectures that it is read for.
+    pub fn fitting(&self, wanted: &BTreeSet<Architecture>) -> Vec<Architecture> {
+        let fits = |architecture: &Architecture| {
             self.architectures.is_empty() || self.architectures.iter().any(|name| name == architecture.as_str())
         };
-        let pairs = |component: &String| {
-            wanted.iter().filter(fits).map(|architecture| (component.clone(), *architecture)).collect::<Vec<_>>()
-        };
-        self.components.iter().flat_map(pairs).collect()
+        wanted.iter().copied().filter(fits).collect()
     }
 }
 
-/// Reads `file`, or everything below `/etc/apt`.
-pub fn read(file: Option<&Path>, etc_apt: &Path, output: &Output) -> anyhow::Result<Vec<AptSource>> {
-    let files = match file {
-        Some(file) => vec![file.to_owned()],
-        None => configured_files(etc_apt)?,
-    };
+/// Reads `files`, or if there are none everything below `/etc/apt`.
+pub fn read(files: &[PathBuf], etc_apt: &Path, output: &Output) -> anyhow::Result<Vec<AptSource>> {
+    let files = if files.is_empty() { configured_files(etc_apt)? } else { files.to_vec() };
     let mut sources = Vec::new();
     for file in files {
         let text = fs_err::read_to_string(&file)?;
@@ -184,10 +199,18 @@ fn checked(entry: &Entry, output: &Output) -> anyhow::Result<Vec<AptSource>> {
                 Some(path) => format!("file:///{}", path.trim_start_matches('/')),
                 None => uri.to_owned(),
             };
-            let known = ["http://", "https://", "file:///"].iter().any(|scheme| uri.starts_with(scheme));
-            if !known || suite.ends_with('/') {
-                output.warning(&format!("the apt source `{place}` is passed over: neither flat archives nor this kind of address are supported"));
+            if !["http://", "https://", "file:///"].iter().any(|scheme| uri.starts_with(scheme)) {
+                output.warning(&format!(
+                    "the apt source `{place}` is passed over: expected an address with https:, http: or file:"
+                ));
                 continue;
+            }
+            let suite_is_path =
+                suite.split('/').any(|part| part == "..") || suite.starts_with('.') && !suite.ends_with('/');
+            if suite_is_path || suite.ends_with('/') != entry.components.is_empty() {
+                return Err(Failure::new(format!("`{place}` is neither a suite with components nor a directory"))
+                    .hint("write a suite and its components, or for an archive without suites a path that ends with `/` and no component")
+                    .into());
             }
             let signed_by = signed_by(entry.signed_by.as_deref(), &place)?;
             let (components, architectures) = (entry.components.clone(), entry.architectures.clone());
@@ -244,6 +267,24 @@ mod tests {
         }
         let text = "Types: deb\nURIs: http://a.example\nSuites: x\nComponents: main\nTrusted: yes\nSigned-By: /k.gpg\n";
         assert!(format!("{:#}", parse_deb822(text, &Output::silent()).unwrap_err()).contains("trusted=yes"));
+    }
+
+    #[test]
+    fn archives_without_suites_are_directories() {
+        let list = "deb [signed-by=/k.gpg] http://a.example/x/ ./\ndeb [signed-by=/k.gpg] http://a.example/x /\n\
+                    deb [signed-by=/k.gpg] http://a.example/x sub/dir/\ndeb [signed-by=/k.gpg] http://a.example/x y main\n";
+        let sources = parse_list(list, &Output::silent()).unwrap();
+        let directories: Vec<String> = sources.iter().map(AptSource::directory).collect();
+        let expected =
+            ["http://a.example/x", "http://a.example/x", "http://a.example/x/sub/dir", "http://a.example/x/dists/y"];
+        assert_eq!(directories, expected);
+        assert_eq!(sources.iter().map(AptSource::is_flat).collect::<Vec<_>>(), [true, true, true, false]);
+        for wrong in ["./ main", "stable", "../", "x/../y/"] {
+            let list = format!("deb [signed-by=/k.gpg] http://user:secret@a.example/x {wrong}\n");
+            let error = format!("{:#}", parse_list(&list, &Output::silent()).unwrap_err());
+            assert!(error.contains("neither a suite with components nor a directory"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[test]
