@@ -49,6 +49,9 @@ pub struct RecipeText {
     /// Kernel modules it needs.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// Kernel modules that the kernel loads by itself once they are used: they must be there, and no host loads them in advance.
+    #[serde(default)]
+    pub modules_on_demand: Vec<String>,
     #[serde(default, rename = "template")]
     templates: Vec<TemplateText>,
     /// For [`Kind::Container`] packed by us.
@@ -101,6 +104,7 @@ impl Recipe {
             optional_programs: Vec::new(),
             links: BTreeMap::new(),
             modules: Vec::new(),
+            modules_on_demand: Vec::new(),
             templates: Vec::new(),
             container: None,
         };

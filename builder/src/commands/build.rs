@@ -34,12 +34,7 @@ pub(super) fn run(args: &BuildArgs, output: &Output) -> anyhow::Result<()> {
 
     let session = Session::new(&args.network, output)?;
     let packed = pack::pack(&manifest, &lock, architecture, &recipes, jobs, &session)?;
-    let problems = completeness::problems(&packed.components.iter().collect::<Vec<_>>());
-    if !problems.is_empty() {
-        return Err(
-            Failure::usage(format!("the bundle would not be complete:\n    {}", problems.join("\n    "))).into()
-        );
-    }
+    completeness::check(&manifest, &recipes, architecture, &packed.pieces, jobs, &session)?;
     let text = &manifest.release;
     let release = Release {
         name: text.name.clone(),

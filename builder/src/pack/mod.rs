@@ -6,6 +6,7 @@
 
 mod image;
 mod parts;
+mod piece;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,7 @@ use bundle::layout::ImageSource;
 use bundle::{Architecture, Component, Digest, LayerPath};
 
 use crate::cache::Scratch;
+use crate::completeness::Piece;
 use crate::failure::Failure;
 use crate::layer_cache::{self, ArtifactInput, CachedLayer, LayerInputs};
 use crate::lock::{Lock, Resolved};
@@ -34,6 +36,8 @@ pub struct Packed {
     pub images: Vec<ImageSource>,
     /// What they are, in the same order.
     pub components: Vec<Component>,
+    /// What is known of their files, in the same order.
+    pub pieces: Vec<Piece>,
     /// Components that had to be packed anew.
     pub fresh: usize,
 }
@@ -79,10 +83,11 @@ pub fn pack(
         layers[*at] = Some(layer?);
     }
 
-    let mut result = Packed { images: Vec::new(), components: Vec::new(), fresh: work.len() };
+    let mut result = Packed { images: Vec::new(), components: Vec::new(), pieces: Vec::new(), fresh: work.len() };
     for (part, layer) in parts.iter().zip(layers) {
         let (component, image) = image(part, layer.as_ref(), architecture, session)
             .with_context(|| format!("in component `{}`", part.name))?;
+        result.pieces.push(piece::piece(part, component.clone(), layer.as_ref())?);
         result.components.push(component);
         result.images.push(image);
     }
