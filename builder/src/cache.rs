@@ -114,6 +114,19 @@ impl Cache {
         Ok(path)
     }
 
+    /// Puts bytes from memory into the cache.
+    pub fn insert(&self, bytes: &[u8]) -> anyhow::Result<PathBuf> {
+        let digest = Digest::of(bytes);
+        let mut partial = self.partial(&digest.hex())?;
+        if let Some((path, _)) = self.find(&digest)? {
+            partial.discard()?;
+            return Ok(path);
+        }
+        partial.clear()?;
+        partial.file.write_all(bytes)?;
+        self.finish(&partial, &digest)
+    }
+
     /// A path below `layer/`.
     pub fn layer(&self, name: &str) -> PathBuf {
         self.root.join("layer").join(name)

@@ -1,6 +1,8 @@
-//! The door to other programs: argument vectors only, standard input closed, a clean environment.
+//! The door to other programs: argument vectors only; for all but the user's own, standard input closed and a clean
+//! environment.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -16,6 +18,22 @@ pub struct Finished {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: String,
+}
+
+/// Runs a program of the user's own, found and run in the user's environment, with `input` on its standard input.
+pub fn converse<A: AsRef<OsStr>>(program: &str, arguments: &[A], input: &[u8]) -> anyhow::Result<Finished> {
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let context = || format!("cannot run `{program}`");
+    let mut child = command.spawn().with_context(context)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Who does not read it may have an answer all the same.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().with_context(context)?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(Finished { code: output.status.code(), stdout: output.stdout, stderr })
 }
 
 /// Runs `program`; `package` is what to install when it is missing.

@@ -4,4 +4,5 @@ pub mod apt;
 pub mod checksums;
 pub mod https;
 mod openpgp;
+pub mod registry;
 pub mod rpm_md;

@@ -8,5 +8,6 @@ mod checksums;
 mod complete;
 mod download;
 mod pick;
+mod registry;
 mod server;
 mod workshop;

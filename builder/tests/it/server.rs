@@ -22,6 +22,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// What was asked for: path and query.
+    pub(crate) fn target(&self) -> &str {
+        self.head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default()
+    }
+
     /// A header's value.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let pairs = self.head.iter().filter_map(|line| line.split_once(": "));
