@@ -1,7 +1,10 @@
-//! Reads artifacts as streams: .tar, .tar.gz, .tar.xz, .tar.zst, .deb (its data archive), or one plain file.
+//! Reads artifacts as streams: .tar, .tar.gz, .tar.xz, .tar.zst, .deb (its data archive), .rpm (its payload), or one
+//! plain file.
 //!
 //! Archives are hostile until their digest is known to be right, and the digest is known at their end only: every name is
 //! checked (no absolute path, no `..`), nothing is unpacked under a name from the archive, sizes are bounded.
+
+mod rpm;
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
@@ -47,6 +50,7 @@ enum Format {
     Plain,
     Tar(Compression),
     Deb,
+    Rpm,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ fn format(file_name: &str) -> Format {
     let ends = |ends: &[&str]| ends.iter().any(|end| file_name.ends_with(end));
     if ends(&[".deb"]) {
         Format::Deb
+    } else if ends(&[".rpm"]) {
+        Format::Rpm
     } else if ends(&[".tar.gz", ".tgz"]) {
         Format::Tar(Compression::Gzip)
     } else if ends(&[".tar.xz", ".txz"]) {
@@ -96,6 +102,7 @@ fn walk_stream(mut reader: impl Read, file_name: &str, visit: &mut Visit<'_>) ->
         Format::Plain => visit(&Member { path: file_name.to_owned(), kind: MemberKind::Regular }, &mut reader),
         Format::Tar(compression) => walk_tar(&mut *decompress(reader, compression)?, visit),
         Format::Deb => walk_deb(reader, visit),
+        Format::Rpm => rpm::walk(reader, UNPACKED_LIMIT, visit),
     }
 }
 

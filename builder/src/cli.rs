@@ -100,6 +100,9 @@ pub struct NetworkArgs {
     /// Read credentials for apt sources from this file instead of /etc/apt/auth.conf and /etc/apt/auth.conf.d.
     #[arg(long, value_name = "FILE")]
     pub apt_auth: Option<PathBuf>,
+    /// Take RPM packages from the repositories in this .repo file; can be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub rpm_repos: Vec<PathBuf>,
     /// Downloads at the same time.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub downloads: u8,

@@ -31,6 +31,7 @@ pub mod pick;
 pub mod process;
 pub mod recipe;
 pub mod resolve;
+pub mod rpm_file;
 pub mod rpm_version;
 pub mod session;
 pub mod sha512;

@@ -72,6 +72,10 @@ pub struct RpmProof {
     /// Fingerprint of the key that signed `repomd.xml`; absent if no key was given: then nothing but the connection vouched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Where `repomd.xml` is not signed, but the packages are: fingerprints of the keys that signed those in this lock, each
+    /// of which was checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub package_keys: Vec<String>,
 }
 
 /// One component's artifacts (any key but those named here must be an architecture).

@@ -1,5 +1,6 @@
 //! What every command that needs artifacts shares: cache, network, apt sources, output.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +12,7 @@ use crate::lock::Resolved;
 use crate::output::Output;
 use crate::source::apt::{self, AptSource};
 use crate::source::https;
+use crate::source::rpm_md::repo_files::{self, Repository};
 
 /// The doors to the outside, opened once a run.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct Session {
     apt_sources: Vec<PathBuf>,
     apt_auth: Option<PathBuf>,
     apt_login: OnceLock<Arc<dyn Login>>,
+    rpm_repos: Vec<PathBuf>,
 }
 
 impl Session {
@@ -36,6 +39,7 @@ impl Session {
             apt_sources: args.apt_sources.clone(),
             apt_auth: args.apt_auth.clone(),
             apt_login: OnceLock::new(),
+            rpm_repos: args.rpm_repos.clone(),
         })
     }
 
@@ -51,6 +55,11 @@ impl Session {
         }
         let login: Arc<dyn Login> = Arc::new(apt::machine_credentials(self.apt_auth.as_deref())?);
         Ok(self.apt_login.get_or_init(|| login).clone())
+    }
+
+    /// The repositories of `--rpm-repos`, by id.
+    pub fn rpm_repositories(&self) -> anyhow::Result<BTreeMap<String, Repository>> {
+        repo_files::read(&self.rpm_repos, &self.output)
     }
 
     /// Brings artifacts into the cache, each once; in the order given, duplicates included.
