@@ -103,6 +103,10 @@ pub struct NetworkArgs {
     /// Take RPM packages from the repositories in this .repo file; can be given several times.
     #[arg(long, value_name = "FILE")]
     pub rpm_repos: Vec<PathBuf>,
+    /// Ask this registry over plain http; can be given several times. Those of this machine need no permission, and nobody is
+    /// sent a login in the clear.
+    #[arg(long = "insecure-registry", value_name = "HOST:PORT", value_parser = parse_host)]
+    pub insecure_registries: Vec<String>,
     /// Downloads at the same time.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub downloads: u8,
@@ -115,6 +119,14 @@ pub struct NetworkArgs {
     /// Try a failing download again this many times.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub retries: usize,
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let name = !host.is_empty() && !host.contains(['/', '@', ' ']);
+        name && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if good { Ok(text.to_owned()) } else { Err("expected HOST:PORT, for example `registry.lan:5000`".into()) }
 }
 
 fn parse_mirror(text: &str) -> Result<(String, String), String> {

@@ -176,6 +176,13 @@ impl LockedArtifact {
     }
 }
 
+impl Resolved {
+    /// The reference, for a container image.
+    pub fn reference(&self) -> Option<&str> {
+        self.url.strip_prefix("image:")
+    }
+}
+
 impl From<Resolved> for LockedArtifact {
     fn from(resolved: Resolved) -> Self {
         let Resolved { url, mirrors, path, size, sha256, sha512, licence, proof, needed_by } = resolved;

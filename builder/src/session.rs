@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use bundle::Architecture;
+
 use crate::cache::Cache;
 use crate::cli::NetworkArgs;
 use crate::failure::Failure;
@@ -12,6 +14,7 @@ use crate::lock::Resolved;
 use crate::output::Output;
 use crate::source::apt::{self, AptSource};
 use crate::source::https;
+use crate::source::registry::{Image, Pinned, Registry};
 use crate::source::rpm_md::repo_files::{self, Repository};
 
 /// The doors to the outside, opened once a run.
@@ -21,6 +24,8 @@ pub struct Session {
     pub cache: Cache,
     /// Downloads.
     pub network: Network,
+    /// Container images.
+    pub registry: Registry,
     /// What is said.
     pub output: Output,
     apt_sources: Vec<PathBuf>,
@@ -35,6 +40,7 @@ impl Session {
         Ok(Self {
             cache: Cache::open(args.cache.as_deref())?,
             network: Network::new(args.into(), output),
+            registry: Registry::new(&args.insecure_registries, None),
             output: output.clone(),
             apt_sources: args.apt_sources.clone(),
             apt_auth: args.apt_auth.clone(),
@@ -62,7 +68,13 @@ impl Session {
         repo_files::read(&self.rpm_repos, &self.output)
     }
 
-    /// Brings artifacts into the cache, each once; in the order given, duplicates included.
+    /// Brings the images that locked artifacts name into the cache, for one architecture; one each, in order.
+    pub fn fetch_images(&self, artifacts: &[Resolved], architecture: Architecture) -> anyhow::Result<Vec<Image>> {
+        let pinned = artifacts.iter().map(Pinned::of).collect::<anyhow::Result<Vec<_>>>()?;
+        self.registry.fetch(&pinned, architecture, &self.network, &self.cache)
+    }
+
+    /// Brings artifacts other than images into the cache, each once; in the order given, duplicates included.
     pub fn fetch(&self, artifacts: &[Resolved], manifest_directory: &Path) -> anyhow::Result<Vec<Fetched>> {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut sources = None;

@@ -10,11 +10,13 @@ use crate::failure::Failure;
 use crate::layer_cache::CachedLayer;
 use crate::lock::Resolved;
 use crate::session::Session;
+use crate::source::registry::Image as Pulled;
 
-/// Describes the component and makes its image.
+/// Describes the component and makes its image, out of its layer, of what was pulled from a registry, or of its packages.
 pub(super) fn image(
     part: &Part<'_>,
     layer: Option<&CachedLayer>,
+    pulled: Option<Pulled>,
     architecture: Architecture,
     session: &Session,
 ) -> anyhow::Result<(Component, ImageSource)> {
@@ -38,8 +40,9 @@ pub(super) fn image(
         host_programs: part.host.iter().map(|(name, host)| (name.to_string(), host.programs.clone())).collect(),
         images: part.addon.map(|(_, images)| images.to_vec()).unwrap_or_default(),
     };
-    if part.is_image() {
-        return Err(Failure::new("container images from registries cannot be packed yet").into());
+    if let Some(Pulled { reference, root, metadata, blobs }) = pulled {
+        let image = ImageSource::container(component.clone(), reference, root, metadata, blobs);
+        return Ok((component, image));
     }
     let Some(layer) = layer else {
         component.packages = part.artifacts.iter().map(package).collect::<anyhow::Result<_>>()?;

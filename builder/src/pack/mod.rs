@@ -61,10 +61,16 @@ pub fn pack(
     let needed: Vec<Resolved> = parts
         .iter()
         .enumerate()
-        .filter(|(at, _)| keys[*at].is_none() || missing.contains(at))
+        .filter(|(at, part)| !part.is_image() && (keys[*at].is_none() || missing.contains(at)))
         .flat_map(|(_, part)| part.artifacts.iter().map(|ingredient| ingredient.locked.clone()))
         .collect();
     session.fetch(&needed, manifest.directory())?;
+    let pulled: Vec<Resolved> = parts
+        .iter()
+        .filter(|part| part.is_image())
+        .flat_map(|part| part.artifacts.iter().map(|ingredient| ingredient.locked.clone()))
+        .collect();
+    let mut pulled = session.fetch_images(&pulled, architecture)?.into_iter();
 
     let scratch = session.cache.scratch()?;
     let mut picked = unpack(&parts, &missing, jobs, &scratch, session)?;
@@ -85,7 +91,8 @@ pub fn pack(
 
     let mut result = Packed { images: Vec::new(), components: Vec::new(), pieces: Vec::new(), fresh: work.len() };
     for (part, layer) in parts.iter().zip(layers) {
-        let (component, image) = image(part, layer.as_ref(), architecture, session)
+        let pulled = if part.is_image() { pulled.next() } else { None };
+        let (component, image) = image(part, layer.as_ref(), pulled, architecture, session)
             .with_context(|| format!("in component `{}`", part.name))?;
         result.pieces.push(piece::piece(part, component.clone(), layer.as_ref())?);
         result.components.push(component);

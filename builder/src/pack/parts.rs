@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::lock::{Lock, LockedComponent, Resolved};
 use crate::manifest::{AddonText, Artifact, Distribution, FileMap, HostPackages, Manifest, Placeholders, Source};
 use crate::recipe::Recipe;
+use crate::source::registry::Pinned;
 
 /// One component to pack.
 #[derive(Debug)]
@@ -44,6 +45,15 @@ impl Part<'_> {
     /// Whether its artifacts go into the bundle as they are: OS packages, and container images from registries.
     pub(super) fn is_verbatim(&self) -> bool {
         self.recipe.text.kind.has_packages() || self.is_image()
+    }
+
+    /// For containers: the reference that hosts find it by.
+    pub(super) fn reference(&self) -> anyhow::Result<Option<String>> {
+        if let Some(container) = &self.recipe.text.container {
+            return self.places.expand(&container.reference).map(Some);
+        }
+        let mut images = self.artifacts.iter().filter(|_| self.is_image());
+        images.next().map(|image| Ok(Pinned::of(&image.locked)?.reference.image_name())).transpose()
     }
 
     /// Whether it is a container image from a registry.

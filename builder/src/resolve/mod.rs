@@ -1,6 +1,7 @@
 //! Manifest → Lock: every artifact of every component and architecture gets its size, its digest and its proof.
 
 mod addons;
+mod images;
 mod packages;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::manifest::{Artifact, Manifest, Placeholders, Source};
 use crate::session::Session;
 use crate::source::apt::{self, Interest, Offers, Request};
 use crate::source::https::{self, Resolution, Resolver};
+use images::Images;
 
 /// One artifact of one component on one architecture, placeholders replaced.
 #[derive(Debug)]
@@ -34,8 +36,10 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
     let kept: Vec<Resolved> =
         before.into_iter().flat_map(Lock::entries).filter_map(|(_, _, artifact)| artifact.resolved().ok()).collect();
 
+    let images = images::of_components(&items, before, session)?;
     let resolver = Resolver::new(&kept, manifest.directory(), session);
-    let resolutions = items.iter().map(|item| url_resolution(item, &resolver)).collect::<anyhow::Result<Vec<_>>>()?;
+    let resolutions =
+        items.iter().map(|item| url_resolution(item, &resolver, &images)).collect::<anyhow::Result<Vec<_>>>()?;
     // The same URL often serves several components: it is downloaded once.
     let mut downloads: Vec<https::Pending> = Vec::new();
     for resolution in resolutions.iter().flatten() {
@@ -144,8 +148,11 @@ fn survey(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyho
 }
 
 /// How an artifact that is not a Debian package is resolved.
-fn url_resolution(item: &Item<'_>, resolver: &Resolver<'_>) -> anyhow::Result<Option<Resolution>> {
+fn url_resolution(item: &Item<'_>, resolver: &Resolver<'_>, images: &Images) -> anyhow::Result<Option<Resolution>> {
     let artifact = &item.artifact;
+    if let Some(entry) = item.image(images)? {
+        return Ok(Some(Resolution::Known(entry)));
+    }
     match &artifact.source {
         Source::Apt { .. } => return Ok(None),
         Source::Rpm { .. } | Source::Image { .. } => {

@@ -62,8 +62,11 @@ impl Visitor {
 
     /// `http` where that was allowed, by the user or because it is this machine; else `https`.
     pub(super) fn scheme(&self, host: &str) -> &'static str {
-        let name = host.split_once(':').map_or(host, |(name, _)| name);
-        if is_loopback(name) || self.insecure.contains(host) { "http" } else { "https" }
+        let (name, open) = match host.split_once(':') {
+            Some((name, _)) => (name, self.insecure.contains(host)),
+            None => (host, self.insecure.contains(&format!("{host}:80"))),
+        };
+        if is_loopback(name) || open { "http" } else { "https" }
     }
 
     fn check_scheme(&self, place: &Place) -> anyhow::Result<()> {
@@ -312,6 +315,7 @@ mod tests {
             ("127.0.0.1.evil.example", "https"),
             ("registry.lan:5000", "http"),
             ("registry.lan", "https"),
+            ("plain.lan", "http"),
             ("registry.lan:5001", "https"),
         ] {
             assert_eq!(visitor.scheme(host), scheme, "{host}");

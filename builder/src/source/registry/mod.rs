@@ -25,6 +25,7 @@ pub use self::reference::Reference;
 use crate::cache::Cache;
 use crate::failure::Failure;
 use crate::http::{Answer, Fetched, Network, Request, Wanted};
+use crate::lock::Resolved;
 
 /// All registries: what they may be asked for, and with whose login.
 #[derive(Clone, Debug)]
@@ -41,6 +42,14 @@ pub struct Pinned {
     pub digest: Digest,
     /// Bytes of that.
     pub size: u64,
+}
+
+impl Pinned {
+    /// What a lock says of an image.
+    pub fn of(artifact: &Resolved) -> anyhow::Result<Self> {
+        let reference = artifact.reference().context("not an image")?.parse()?;
+        Ok(Self { reference, digest: artifact.sha256, size: artifact.size })
+    }
 }
 
 /// An image in the cache, for one architecture: verbatim, all that belongs to it and nothing else.
