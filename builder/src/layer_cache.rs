@@ -8,6 +8,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use bundle::addon::Patch;
 use bundle::component::File;
 use bundle::layer::{PackEntry, PackedLayer, pack};
 use bundle::{Digest, LayerPath};
@@ -28,6 +29,18 @@ pub struct LayerInputs<'a> {
     pub artifacts: Vec<ArtifactInput<'a>>,
     /// Links of the recipe.
     pub links: &'a BTreeMap<LayerPath, String>,
+    /// For addons: what is changed in the objects, and the images they need.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addon: Option<AddonInput<'a>>,
+}
+
+/// What decides an addon's layer besides its YAML.
+#[derive(Debug, Serialize)]
+pub struct AddonInput<'a> {
+    /// Kind, name and namespace of the objects of each patch, and the patch itself.
+    pub patches: Vec<(&'a str, &'a str, Option<&'a str>, Patch)>,
+    /// The images in the lock.
+    pub images: &'a [String],
 }
 
 /// One artifact and what is picked from it.
@@ -83,7 +96,7 @@ pub fn find(cache: &Cache, key: &str) -> anyhow::Result<Option<CachedLayer>> {
         let layer = PackedLayer { digest, size, diff_id, unpacked_size, files };
         return Ok(Some(CachedLayer { layer, elf, path }));
     }
-    if home.exists() && !cache.is_read_only() {
+    if home.exists() {
         fs_err::remove_dir_all(home).context("removing a damaged layer from the cache")?;
     }
     Ok(None)
@@ -109,7 +122,7 @@ pub fn make(
     let record = serde_json::to_vec(&Record { digest, size, diff_id, unpacked_size, files, elf: elf.clone() })
         .context("describing the layer as JSON")?;
     cache::write_atomic(&work.join("record.json"), &record, 0o644)?;
-    let home = cache.new_layer(key);
+    let home = cache.layer(key);
     match fs_err::rename(&work, &home) {
         Ok(()) => {}
         // Another builder has made the same layer meanwhile: same inputs, same bytes.

@@ -157,6 +157,14 @@ pub struct Resolved {
     pub needed_by: Option<String>,
 }
 
+impl Resolved {
+    /// Published file name: the last part of the pool path or URL.
+    pub fn file_name(&self) -> &str {
+        let place = self.path.as_deref().unwrap_or(&self.url);
+        place.split(['?', '#']).next().and_then(|path| path.rsplit(['/', ':']).next()).unwrap_or(place)
+    }
+}
+
 impl LockedArtifact {
     /// An entry that is not resolved.
     pub fn unresolved(url: String, reason: impl Into<String>) -> Self {

@@ -28,6 +28,9 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("cluster.api_service_ip", "10.96.0.1"),
     ("cluster.dns_ip", "10.96.0.10"),
     ("cluster.interface", "eth0"),
+    ("cluster.resolvers", "10.0.0.2 10.0.0.3"),
+    ("cni.bin_dir", "/opt/cni/bin"),
+    ("cni.conf_dir", "/etc/cni/net.d"),
     ("proxy.address", "127.0.0.1"),
     ("proxy.port", "8443"),
 ];
@@ -183,6 +186,9 @@ impl TryFrom<Flat> for Patch {
 }
 
 /// A JSON pointer (RFC 6901): the names on the way, unescaped. Never the whole document.
+///
+/// One thing is added to the RFC: in a list, `key=text` is the only item whose entry `key` is that text, as in
+/// `/spec/template/spec/volumes/name=cni-bin-dir/hostPath/path`. (The RFC gives such a token no meaning in a list.)
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer(Vec<String>);
 
@@ -325,7 +331,7 @@ impl Change {
                 path.find(within)?;
                 let (parent, last) = path.parent(within)?;
                 match parent {
-                    Value::Array(items) => index(last, items.len()).map(|at| items.remove(at)),
+                    Value::Array(items) => item(last, items).map(|at| items.remove(at)),
                     Value::Object(entries) => entries.remove(last),
                     _ => None,
                 };
@@ -362,17 +368,24 @@ fn step<'a>(value: &'a mut Value, token: &str) -> Result<&'a mut Value, String> 
         }
         Value::Array(items) => {
             let count = items.len();
-            let at = index(token, count);
-            at.and_then(|at| items.get_mut(at)).ok_or_else(|| format!("there is no item `{}` of {count}", quote(token)))
+            let at = item(token, items);
+            at.and_then(|at| items.get_mut(at)).ok_or_else(|| match token.split_once('=') {
+                Some(_) => format!("not exactly one of {count} items has `{}`", quote(token)),
+                None => format!("there is no item `{}` of {count}", quote(token)),
+            })
         }
         _ => Err(format!("there is nothing below a plain value, so no `{}`", quote(token))),
     }
 }
 
-/// An index as RFC 6901 writes it: digits without leading zeros.
-fn index(token: &str, count: usize) -> Option<usize> {
+/// Which item of a list is meant: by index as RFC 6901 writes it (digits without leading zeros), or by `key=text`.
+fn item(token: &str, items: &[Value]) -> Option<usize> {
+    if let Some((key, text)) = token.split_once('=') {
+        let mut found = (0..items.len()).filter(|at| items[*at].get(key).and_then(Value::as_str) == Some(text));
+        return found.next().filter(|_| found.next().is_none());
+    }
     let canonical = token == "0" || !token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit());
-    token.parse().ok().filter(|at| canonical && *at < count)
+    token.parse().ok().filter(|at| canonical && *at < items.len())
 }
 
 impl Template {

@@ -1,9 +1,12 @@
 //! Addons of a manifest: pinned YAML, what is changed in it, and the images it needs.
 
-use bundle::{Architecture, Version};
+use std::collections::BTreeMap;
+
+use bundle::{Architecture, Digest, LayerPath, Version};
 use serde::Deserialize;
 
-use super::artifact::{Artifact, Source, Trust, digest};
+use super::artifact::{Artifact, FileMap, Source, Target, Trust, digest, is_pattern};
+use crate::addon::PatchText;
 
 /// `[addon.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -13,48 +16,16 @@ pub struct AddonText {
     pub version: Version,
     /// SPDX expression.
     pub licence: String,
-    /// The YAML; the same for every architecture.
+    /// The YAML, or the archive its files are picked from, in order; the same for every architecture.
     pub artifact: Artifact,
     /// What is changed in it, in order.
-    pub patches: Vec<Patch>,
+    pub patches: Vec<PatchText>,
     /// Images it needs that cannot be found in it.
     pub images: Vec<String>,
     /// What looks like an image in it but is not needed.
     pub ignore_images: Vec<String>,
-}
-
-/// One value of one object that the host decides.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Patch {
-    /// Kind of the object.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// Its namespace, where that is needed to tell it.
-    pub namespace: Option<String>,
-    /// JSON pointer (RFC 6901) to the value; after `#` a second one into the JSON text that the value holds.
-    pub path: String,
-    /// Replaces exactly this text within the value, instead of the whole value.
-    pub replace: Option<String>,
-    /// Template text, rendered on the host.
-    pub value: String,
-    /// What the rendered text becomes.
-    #[serde(rename = "type", default)]
-    pub form: PatchType,
-}
-
-/// What a rendered patch becomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PatchType {
-    /// A string.
-    #[default]
-    String,
-    /// A number.
-    Number,
-    /// Any JSON value.
-    Json,
+    /// Digests that images must have, by reference as it is written in the objects or in `images`.
+    pub digests: BTreeMap<String, Digest>,
 }
 
 #[derive(Deserialize)]
@@ -70,12 +41,16 @@ struct Text {
     trust: Trust,
     #[serde(default)]
     mirrors: Vec<String>,
+    #[serde(default)]
+    files: Vec<String>,
     #[serde(default, rename = "patch")]
-    patches: Vec<Patch>,
+    patches: Vec<PatchText>,
     #[serde(default)]
     images: Vec<String>,
     #[serde(default)]
     ignore_images: Vec<String>,
+    #[serde(default)]
+    digests: BTreeMap<String, Digest>,
 }
 
 fn unknown_licence() -> String {
@@ -86,7 +61,20 @@ impl TryFrom<Text> for AddonText {
     type Error = String;
 
     fn try_from(text: Text) -> Result<Self, String> {
-        let Text { version, licence, url, file, sha256, trust, mirrors, patches, images, ignore_images } = text;
+        let Text {
+            version,
+            licence,
+            url,
+            file,
+            sha256,
+            trust,
+            mirrors,
+            files,
+            patches,
+            images,
+            ignore_images,
+            digests,
+        } = text;
         let source = match (url, file) {
             (Some(url), None) => Source::Url(url),
             (None, Some(file)) => Source::File(file),
@@ -97,7 +85,18 @@ impl TryFrom<Text> for AddonText {
             .into_iter()
             .flat_map(|digest| [Architecture::Amd64, Architecture::Arm64].map(|architecture| (architecture, digest)))
             .collect();
-        let artifact = Artifact::plain(source, mirrors, sha256, trust)?;
-        Ok(Self { version, licence, artifact, patches, images, ignore_images })
+        let plain = Artifact::plain(source, mirrors, sha256, trust)?;
+        // A plain file has only its own name, which any pattern without a slash may match.
+        let patterns = if files.is_empty() { vec!["*".to_owned()] } else { files };
+        let artifact =
+            Artifact { files: patterns.into_iter().enumerate().map(yaml_files).collect::<Result<_, _>>()?, ..plain };
+        Ok(Self { version, licence, artifact, patches, images, ignore_images, digests })
     }
+}
+
+/// The files that one pattern picks, in a directory of its own: patterns in the order of the manifest, files in that of names.
+fn yaml_files((at, pattern): (usize, String)) -> Result<FileMap, String> {
+    is_pattern("files", &pattern)?;
+    let to: LayerPath = format!("{at:04}").parse().map_err(|_| "too many `files`".to_owned())?;
+    Ok(FileMap { from: pattern, to: Target::Directory(Some(to)), mode: 0o644 })
 }

@@ -216,6 +216,14 @@ struct FileMapText {
     many: bool,
 }
 
+/// Whether a text can be a pattern over the paths of an archive; `key` is what the manifest calls it.
+pub(super) fn is_pattern(key: &str, pattern: &str) -> Result<(), String> {
+    if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == ".." || part == ".") {
+        return Err(format!("`{key} = \"{pattern}\"` is not a relative pattern without `.` and `..`"));
+    }
+    Ok(())
+}
+
 fn default_mode() -> String {
     "0644".into()
 }
@@ -243,12 +251,7 @@ impl TryFrom<FileMapText> for FileMap {
             }
             (None, true) => return Err(format!("`many = true` needs a directory: `to = \"{}/\"`", text.to)),
         };
-        if text.from.is_empty()
-            || text.from.starts_with('/')
-            || text.from.split('/').any(|part| part == ".." || part == ".")
-        {
-            return Err(format!("`from = \"{}\"` is not a relative pattern without `.` and `..`", text.from));
-        }
+        is_pattern("from", &text.from)?;
         Ok(Self { from: text.from, to, mode })
     }
 }

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use bundle::{Architecture, ComponentName, Digest, Version};
 use serde::Deserialize;
 
-pub use addon::{AddonText, Patch, PatchType};
+pub use addon::AddonText;
 pub use artifact::{Artifact, FileMap, Source, Target, Trust};
 pub use platform::{Distribution, Family, HostPackages, KernelText, PackageSource, PackagesText};
 

@@ -16,12 +16,13 @@ use bundle::layer::{PackEntry, Source as Content};
 use bundle::layout::ImageSource;
 use bundle::{Architecture, Component, Digest, LayerPath};
 
+use crate::addon::{self, Addon, PatchText};
 use crate::cache::Scratch;
 use crate::completeness::Piece;
 use crate::failure::Failure;
-use crate::layer_cache::{self, ArtifactInput, CachedLayer, LayerInputs};
+use crate::layer_cache::{self, AddonInput, ArtifactInput, CachedLayer, LayerInputs};
 use crate::lock::{Lock, Resolved};
-use crate::manifest::{FileMap, Manifest, Target};
+use crate::manifest::{AddonText, FileMap, Manifest, Target};
 use crate::output::bytes;
 use crate::parallel;
 use crate::pick::{self, Picked};
@@ -122,7 +123,10 @@ fn layer_key(part: &Part<'_>, level: i32) -> anyhow::Result<Option<String>> {
         name: ingredient.file_name(),
         files: ingredient.files.iter().zip(targets).map(|(map, (to, mode))| (map.from.as_str(), to, mode)).collect(),
     });
-    LayerInputs { level, artifacts: artifacts.collect(), links: &part.recipe.text.links }.key().map(Some)
+    let addon = part
+        .addon
+        .map(|(text, images)| AddonInput { patches: text.patches.iter().map(PatchText::decides).collect(), images });
+    LayerInputs { level, artifacts: artifacts.collect(), links: &part.recipe.text.links, addon }.key().map(Some)
 }
 
 /// Unpacks every artifact that the missing layers need, once; picked files by component.
@@ -168,6 +172,44 @@ fn unpack(
     Ok(all)
 }
 
+/// The files of a component as they were picked.
+fn file_entries(files: &[Picked]) -> anyhow::Result<BTreeMap<LayerPath, PackEntry>> {
+    let mut entries = BTreeMap::new();
+    for Picked { to, mode, content, .. } in files {
+        let entry = PackEntry::Regular { mode: *mode, source: Content::File(content.clone()) };
+        if entries.insert(to.clone(), entry).is_some() {
+            return Err(Failure::usage(format!("two files would become `{to}`")).into());
+        }
+    }
+    Ok(entries)
+}
+
+/// The files of an addon, made from its YAML; the images it needs must be those in the lock.
+fn addon_entries(
+    text: &AddonText,
+    images: &[String],
+    files: &[Picked],
+) -> anyhow::Result<BTreeMap<LayerPath, PackEntry>> {
+    let files = files.iter().map(addon::content).collect::<anyhow::Result<Vec<_>>>()?;
+    let files = files.iter().map(|(name, content)| (name.as_str(), content.as_slice()));
+    let addon = Addon::read(files, &text.patches, &text.images, &text.ignore_images)?;
+    let found = addon.image_names();
+    if found != images {
+        let different = found
+            .iter()
+            .filter(|name| !images.contains(name))
+            .chain(images.iter().filter(|name| !found.contains(name)));
+        let different: Vec<String> = different.map(|name| format!("`{name}`")).collect();
+        return Err(Failure::new(format!("the lock and the addon's objects differ in {}", different.join(", ")))
+            .hint("run `builder lock`")
+            .into());
+    }
+    let entry = |(name, content): (&str, Vec<u8>)| {
+        Ok((name.parse()?, PackEntry::Regular { mode: 0o644, source: Content::Bytes(content) }))
+    };
+    addon.files()?.into_iter().map(entry).collect()
+}
+
 fn pack_layer(
     part: &Part<'_>,
     files: &[Picked],
@@ -176,13 +218,10 @@ fn pack_layer(
     scratch: &Scratch,
     session: &Session,
 ) -> anyhow::Result<CachedLayer> {
-    let mut entries = BTreeMap::new();
-    for Picked { to, mode, content, .. } in files {
-        let entry = PackEntry::Regular { mode: *mode, source: Content::File(content.clone()) };
-        if entries.insert(to.clone(), entry).is_some() {
-            return Err(Failure::usage(format!("two files would become `{to}`")).into());
-        }
-    }
+    let mut entries = match part.addon {
+        Some((text, images)) => addon_entries(text, images, files)?,
+        None => file_entries(files)?,
+    };
     for (link, target) in &part.recipe.text.links {
         if entries.insert(link.clone(), PackEntry::Symlink { target: target.clone() }).is_some() {
             return Err(Failure::usage(format!("a file and a link would become `{link}`")).into());

@@ -34,10 +34,9 @@ pub(super) struct Ingredient {
 }
 
 impl Ingredient {
-    /// Published file name: the last part of the pool path or URL.
+    /// Published file name.
     pub(super) fn file_name(&self) -> &str {
-        let place = self.locked.path.as_deref().unwrap_or(&self.locked.url);
-        place.split(['?', '#']).next().and_then(|path| path.rsplit(['/', ':']).next()).unwrap_or(place)
+        self.locked.file_name()
     }
 }
 
@@ -138,8 +137,7 @@ fn made<'a>(
     component: &'a LockedComponent,
     kind: Kind,
 ) -> anyhow::Result<Part<'a>> {
-    let artifacts = lock.artifacts(name, architecture)?;
-    let artifacts = artifacts.into_iter().map(|locked| Ingredient { locked, files: Vec::new() }).collect();
+    let places = Placeholders { version: &component.version, architecture };
     let addon = match kind {
         Kind::Addon => {
             let named = manifest.release.addons.iter().find(|(addon, _)| name.as_str() == format!("addon-{addon}"));
@@ -151,10 +149,15 @@ fn made<'a>(
         }
         _ => None,
     };
+    // Of an addon's artifact its YAML is picked; all other components that are made are verbatim.
+    let files = addon.map(|(text, _)| text.artifact.expand(&places)).transpose()?.map(|artifact| artifact.files);
+    let files = files.unwrap_or_default();
+    let artifacts = lock.artifacts(name, architecture)?;
+    let artifacts = artifacts.into_iter().map(|locked| Ingredient { locked, files: files.clone() }).collect();
     let licence = addon.map_or("NOASSERTION", |(text, _)| text.licence.as_str());
     Ok(Part {
         name,
-        places: Placeholders { version: &component.version, architecture },
+        places,
         recipe: Recipe::made(name, kind, licence),
         artifacts,
         distribution: component.distribution.as_ref(),

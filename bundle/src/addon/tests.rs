@@ -87,6 +87,25 @@ fn additions_are_new_and_removals_are_not() {
 }
 
 #[test]
+fn items_are_found_by_what_they_are_called() {
+    let object = json!({"volumes": [
+        {"name": "run", "path": "/run"}, {"name": "bin", "path": "/opt"}, {"name": "twice"}, {"name": "twice"}, {"name": 1}, "x=y",
+    ]});
+    let set = |path| json!({"object": 0, "path": path, "value": "{{ cni.bin_dir }}"});
+    let done = applied(
+        &object,
+        &[set("/volumes/name=bin/path"), json!({"object": 0, "op": "remove", "path": "/volumes/name=run"})],
+    );
+    assert_eq!(done.unwrap()["volumes"][0], json!({"name": "bin", "path": "/opt/cni/bin"}));
+    for path in ["/volumes/name=twice", "/volumes/name=none", "/volumes/name=1", "/volumes/x=y", "/volumes/="] {
+        let error = applied(&object, &[set(path)]).unwrap_err();
+        assert!(error.contains("not exactly one of 6 items"), "{path}: {error}");
+    }
+    let keyed = json!({"a=b": {"c": 1}});
+    assert_eq!(applied(&keyed, &[set("/a=b/c")]).unwrap()["a=b"]["c"], "/opt/cni/bin", "in an object it is a name");
+}
+
+#[test]
 fn what_does_not_fit_is_an_error_that_says_where() {
     for (patch, says) in [
         (json!({"object": 1, "path": "/kind", "value": "x"}), "object 1: there is no such object"),
