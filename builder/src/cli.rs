@@ -26,7 +26,7 @@ The way of a bundle:
   builder verify dist/debian-12-1.20.2-1-amd64.bundle --key release.pub
   builder inspect dist/debian-12-1.20.2-1-amd64.bundle
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bundle refused.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bundle refused, 130 interrupted.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

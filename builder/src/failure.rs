@@ -63,7 +63,24 @@ pub fn report(error: &anyhow::Error, output: &Output) -> Exit {
         hints.extend(error.hint().map(str::to_owned));
         exits.extend(error.is_refusal().then_some(Exit::Refused));
     }
+    hints.extend(error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).find_map(hint_of));
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     output.error(&causes, hints.first().map(String::as_str));
     exits.into_iter().find(|exit| *exit != Exit::Failed).unwrap_or(Exit::Failed)
+}
+
+/// What helps against errors that any write may meet.
+fn hint_of(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind;
+    let hint = match error.kind() {
+        ErrorKind::StorageFull => {
+            "the disk is full: free some space, or name other places with `--cache DIR` and `--out DIR`"
+        }
+        ErrorKind::QuotaExceeded => "your quota is used up: name other places with `--cache DIR` and `--out DIR`",
+        ErrorKind::ReadOnlyFilesystem => {
+            "nothing can be written there: name other places with `--cache DIR` and `--out DIR`"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }

@@ -96,7 +96,7 @@ pub fn find(cache: &Cache, key: &str) -> anyhow::Result<Option<CachedLayer>> {
         let layer = PackedLayer { digest, size, diff_id, unpacked_size, files };
         return Ok(Some(CachedLayer { layer, elf, path }));
     }
-    if home.exists() {
+    if home.exists() && !cache.is_read_only() {
         fs_err::remove_dir_all(home).context("removing a damaged layer from the cache")?;
     }
     Ok(None)
@@ -122,7 +122,7 @@ pub fn make(
     let record = serde_json::to_vec(&Record { digest, size, diff_id, unpacked_size, files, elf: elf.clone() })
         .context("describing the layer as JSON")?;
     cache::write_atomic(&work.join("record.json"), &record, 0o644)?;
-    let home = cache.layer(key);
+    let home = cache.new_layer(key);
     match fs_err::rename(&work, &home) {
         Ok(()) => {}
         // Another builder has made the same layer meanwhile: same inputs, same bytes.

@@ -18,6 +18,7 @@ pub mod emit;
 pub mod failure;
 pub mod glob;
 pub mod http;
+pub mod interrupt;
 pub mod kernel_modules;
 pub mod keys;
 pub mod layer_cache;

@@ -163,6 +163,7 @@ impl Download<'_> {
         file.set_len(offset)?;
         file.seek(SeekFrom::Start(offset))?;
         let mut buffer = vec![0; BUFFER];
+        self.progress.resume(offset);
         loop {
             self.progress.set(hash.count());
             let read = match body.read(&mut buffer) {

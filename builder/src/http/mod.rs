@@ -19,7 +19,7 @@ mod trouble;
 mod wanted;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bundle::Digest;
 use reqwest::blocking::Client;
@@ -34,9 +34,9 @@ pub use self::request::{Answer, Request};
 pub use self::trouble::Unreachable;
 use self::trouble::{Attempt, Trouble};
 pub use self::wanted::{ARTIFACT_LIMIT, Fetched, Wanted};
-use crate::cache::{Cache, Partial};
+use crate::cache::{Cache, Partial, Stored};
 use crate::failure::Failure;
-use crate::output::{Output, Progress, bytes, rate};
+use crate::output::{Output, Progress, Tally};
 use crate::parallel;
 
 /// The network door.
@@ -82,17 +82,32 @@ impl Network {
             let ((at, item), slot) = self.hosts.next(&pending, server)?;
             Some((at, (item, slot)))
         };
-        parallel::drain(self.options.downloads, wanted.len(), next, |(item, slot)| self.fetch_with(cache, item, slot))
+        let total = wanted.iter().filter_map(|item| item.size).sum();
+        let tally = self.output.tally("fetching", wanted.len(), total);
+        let fetch = |(item, slot)| self.fetch_with(cache, item, slot, Some(&tally));
+        parallel::drain(self.options.downloads, wanted.len(), next, fetch)
     }
 
     /// The file from the cache, or downloaded into it.
     pub fn fetch(&self, cache: &Cache, wanted: &Wanted) -> anyhow::Result<Fetched> {
-        self.fetch_with(cache, wanted, self.hosts.enter(None))
+        self.fetch_with(cache, wanted, self.hosts.enter(None), None)
     }
 
-    fn fetch_with(&self, cache: &Cache, wanted: &Wanted, slot: Slot<'_>) -> anyhow::Result<Fetched> {
-        if let Some(found) = find(cache, wanted)? {
-            return Ok(found);
+    fn fetch_with(
+        &self,
+        cache: &Cache,
+        wanted: &Wanted,
+        slot: Slot<'_>,
+        tally: Option<&Arc<Tally>>,
+    ) -> anyhow::Result<Fetched> {
+        let known = |found: Fetched| {
+            if let Some(tally) = tally {
+                tally.finished(found.size);
+            }
+            found
+        };
+        if let Some(found) = self.find(cache, wanted)? {
+            return Ok(known(found));
         }
         if self.options.offline {
             let error = Failure::new(format!("`{}` is not in the cache", wanted.name));
@@ -108,16 +123,15 @@ impl Network {
             cache.partial(&wanted.key())?
         };
         // Another builder may have finished it while we waited for the lock.
-        if let Some(found) = find(cache, wanted)? {
+        if let Some(found) = self.find(cache, wanted)? {
             partial.discard()?;
-            return Ok(found);
+            return Ok(known(found));
         }
-        let progress = self.output.progress(&wanted.name, wanted.size.unwrap_or(0));
+        let progress = self.output.progress(&wanted.name, wanted.size.unwrap_or(0)).within(tally);
         let (sha256, size) = self.fetch_anywhere(wanted, &mut partial, &progress, slot)?;
         partial.set_note(None)?;
         let path = cache.finish(&partial, &sha256)?;
-        let time = progress.done();
-        self.output.event("fetched", &format!("{} ({}, {})", wanted.name, bytes(size), rate(size, time)));
+        self.output.event("fetched", &format!("{} ({})", wanted.name, progress.summary()));
         Ok(Fetched { path, size, sha256 })
     }
 
@@ -193,16 +207,32 @@ impl Network {
             std::thread::sleep(pause);
         }
     }
-}
 
-/// The file in the cache, if it is there.
-fn find(cache: &Cache, wanted: &Wanted) -> anyhow::Result<Option<Fetched>> {
-    let Some(sha256) = wanted.sha256 else { return Ok(None) };
-    let Some((path, size)) = cache.find(&sha256)? else { return Ok(None) };
-    match wanted.size {
-        Some(expected) if expected != size => {
-            Err(Failure::new(format!("`{}` has {size} bytes, the lock says {expected}", wanted.name)).into())
+    /// The file in the cache, if it is there. A damaged one is fetched again, or refused when that is not possible.
+    fn find(&self, cache: &Cache, wanted: &Wanted) -> anyhow::Result<Option<Fetched>> {
+        let Some(sha256) = wanted.sha256 else { return Ok(None) };
+        let (path, size) = match cache.look(&sha256)? {
+            Stored::Missing => return Ok(None),
+            Stored::Whole(path, size) => (path, size),
+            Stored::Damaged(path) => {
+                let text = format!("`{}` is damaged in the cache: `{}`", wanted.name, path.display());
+                if self.options.offline || cache.is_read_only() {
+                    let hint = "delete the file, and run without `--offline` on a cache that can be written";
+                    return Err(Failure::new(text).hint(hint).into());
+                }
+                self.output.warning(&format!("{text}; fetching it again"));
+                // Gone already: another builder has noticed, too.
+                return match fs_err::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                    _ => Ok(None),
+                };
+            }
+        };
+        match wanted.size {
+            Some(expected) if expected != size => {
+                Err(Failure::new(format!("`{}` has {size} bytes, the lock says {expected}", wanted.name)).into())
+            }
+            _ => Ok(Some(Fetched { path, size, sha256 })),
         }
-        _ => Ok(Some(Fetched { path, size, sha256 })),
     }
 }

@@ -297,13 +297,22 @@ fn ended_builds_leave_no_half_file(signal: Signal, parts: u32) {
             .args(["build", "release/demo.toml", "--installer", "installer.bin", "--out", "dist", "--cache", "cache"])
             .arg("--mirror")
             .arg(format!("https://upstream.invalid/v1.0/=file://{}/", workshop.path("release").display()))
-            .stderr(Stdio::null())
+            .stderr(fs_err::File::create(workshop.path("stderr")).unwrap().into_parts().0)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         std::thread::sleep(whole * part / (parts + 1));
         rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
-        ended += u32::from(child.wait().unwrap().signal() == Some(signal.as_raw()));
+        let status = child.wait().unwrap();
+        if signal == Signal::INT && status.code() == Some(130) {
+            let said = fs_err::read_to_string(workshop.path("stderr")).unwrap();
+            assert!(said.contains("error: interrupted") && said.contains("hint: run the same command again"), "{said}");
+            assert_eq!(names(&workshop.path("cache/tmp")), Vec::<String>::new(), "what it spooled is gone at once");
+            let hidden = names(&workshop.path("dist")).into_iter().find(|name| name.starts_with('.'));
+            assert_eq!(hidden, None, "a temporary file is left");
+            ended += 1;
+        }
+        ended += u32::from(status.signal() == Some(signal.as_raw()));
         let finals = names(&workshop.path("dist")).into_iter().filter(|name| !name.starts_with('.'));
         for name in finals.filter(|name| name.ends_with(".bundle")) {
             assert!(

@@ -34,7 +34,8 @@ pub struct Release {
     inrelease: Digest,
     /// Whether files can be fetched by digest.
     pub by_hash: bool,
-    /// Whether packages for all architectures are in the index of each (`No-Support-for-Architecture-all`).
+    /// Whether packages for all architectures are in the index of each (`No-Support-for-Architecture-all`, or no
+    /// architecture `all`).
     all_in_each: bool,
     files: Vec<Listed>,
 }
@@ -99,7 +100,10 @@ fn checked(source: &AptSource, bytes: &[u8], scratch: &Path) -> anyhow::Result<R
     }
     let by_hash = field("Acquire-By-Hash") == "yes";
     let (inrelease, files) = (Digest::of(bytes), listed(paragraph)?);
-    let all_in_each = field("No-Support-for-Architecture-all").split_whitespace().any(|index| index == "Packages");
+    // As apt reads it: a Release whose architectures do not name `all` has an index for it only by accident.
+    let names = |key: &str, wanted: &str| field(key).split_whitespace().any(|name| name == wanted);
+    let without_all = !field("Architectures").is_empty() && !names("Architectures", "all");
+    let all_in_each = without_all || names("No-Support-for-Architecture-all", "Packages");
     Ok(Release { date, valid_until, key, identity, inrelease, by_hash, all_in_each, files })
 }
 

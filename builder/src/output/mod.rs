@@ -2,12 +2,16 @@
 //!
 //! A terminal gets bars, a pipe gets one line an event, `--json` gets one JSON object a line on standard output.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod progress;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde_json::json;
+
+pub use self::progress::{Progress, Tally};
 
 /// How events are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,19 +107,12 @@ impl Output {
         self.stderr(&text);
     }
 
-    /// A bar over `total` bytes (0 = unknown); in a pipe nothing is shown until [`Progress::done`] says so elsewhere.
-    pub fn progress(&self, name: &str, total: u64) -> Progress {
-        let bar = self.bars.add(ProgressBar::new(total));
-        let template = if total > 0 {
-            "{prefix:>24!} {bar:30} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}"
-        } else {
-            "{prefix:>24!} {spinner} {bytes:>10} {bytes_per_sec:>12}"
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_prefix(name.to_owned());
-        Progress { bar, started: Instant::now() }
+    /// The last thing that is said: an error, and silence for as long as the guard lives.
+    pub fn last(&self, cause: &str, hint: &str) -> MutexGuard<'_, ()> {
+        // The terminal is the reader's again.
+        let _ = self.bars.clear();
+        self.error(&[cause.to_owned()], Some(hint));
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Raw text on standard output, for completions and man pages.
@@ -135,37 +132,6 @@ impl Output {
         self.bars.suspend(|| {
             let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
         });
-    }
-}
-
-/// One running transfer.
-#[derive(Debug)]
-pub struct Progress {
-    bar: ProgressBar,
-    started: Instant,
-}
-
-impl Progress {
-    /// Bytes done so far.
-    pub fn set(&self, bytes: u64) {
-        self.bar.set_position(bytes);
-    }
-
-    /// More bytes are done.
-    pub fn add(&self, bytes: u64) {
-        self.bar.inc(bytes);
-    }
-
-    /// Removes the bar; returns the time since it appeared.
-    pub fn done(self) -> Duration {
-        self.bar.finish_and_clear();
-        self.started.elapsed()
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
 
