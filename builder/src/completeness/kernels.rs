@@ -37,7 +37,8 @@ fn absent(module: &str, users: &[&str], target: &Target) -> Vec<Problem> {
         return if target.base.has_module(module) { Vec::new() } else { vec![Problem::written(who, missing, remedy)] };
     }
     let mut problems = Vec::new();
-    for (component, kernels) in &target.kernels {
+    // Which of several kernels would be asked? They are a problem of their own.
+    for (component, kernels) in target.kernels.iter().filter(|(_, kernels)| kernels.len() == 1) {
         for (release, kernel) in kernels {
             if let Presence::Absent(why) = kernel.presence(module) {
                 let missing =

@@ -6,6 +6,9 @@ use std::process::Command;
 
 use builder::elf::{self, Elf, GlibcVersion};
 
+use crate::forged::Forged;
+use crate::workshop::{Workshop, stderr};
+
 /// The programs and libraries of this machine, some hundred of them.
 fn programs() -> Vec<PathBuf> {
     let libraries = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
@@ -80,4 +83,268 @@ fn programs_need_what_readelf_says() {
         assert_eq!(&theirs[*path], elf, "{}", path.display());
     }
     assert!(ours.iter().any(|(_, elf)| elf.glibc > Some("2.30".parse().unwrap())));
+}
+
+const MANIFEST: &str = r#"
+name = "demo"
+version = "1.0-1"
+sequence = 1
+created = "2026-11-21"
+architectures = ["amd64"]
+distributions = ["debian-12"]
+
+[component.tool]
+version = "1"
+[[component.tool.artifact]]
+file = "tool"
+trust = "first-use"
+files = [{ from = "tool", to = "bin/tool", mode = "0755" }]
+
+[component.host]
+version = "1"
+[[component.host.artifact]]
+file = "host_1_amd64.deb"
+trust = "first-use"
+"#;
+
+const BASE: &str = r#"
+distribution = "debian-12"
+family = "deb"
+glibc = "2.36"
+libraries = ["libc.so.6"]
+programs = ["/usr/bin/mkdir"]
+modules = ["overlay"]
+[packages]
+adduser = "3.134"
+"#;
+
+const TOOL: &str = r#"
+name = "tool"
+description = "x"
+kind = "program"
+roles = ["master"]
+licence = "MIT"
+programs = ["bin/tool"]
+modules = ["overlay"]
+modules_on_demand = ["vxlan"]
+[[template]]
+file = "tool.service.j2"
+name = "tool.service"
+kind = "unit"
+"#;
+
+const UNIT: &str = r#"
+[Service]
+ExecStartPre=-/bin/mkdir -p /run/tool
+ExecStart={{ program("tool", "bin/tool") }}
+ExecReload=/usr/sbin/helper reload
+"#;
+
+const PROGRAM: Forged<'_> = Forged {
+    machine: 62,
+    interpreter: Some("/lib64/ld-linux-x86-64.so.2"),
+    needed: &["libhelp.so.1", "libc.so.6"],
+    run_path: None,
+    versions: &["GLIBC_2.34"],
+};
+
+/// What the package `host` brings: a library, a program and a kernel.
+const HOST: [&str; 5] = [
+    "usr/lib/x86_64-linux-gnu/libhelp.so.1",
+    "usr/sbin/helper",
+    "boot/vmlinuz-6.1",
+    "lib/modules/6.1/kernel/overlay.ko",
+    "lib/modules/6.1/kernel/vxlan.ko.xz",
+];
+
+/// A Debian package with these files, each empty.
+fn deb(files: &[&str]) -> Vec<u8> {
+    let mut data = tar::Builder::new(Vec::new());
+    for path in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        data.append_data(&mut header, path, &b""[..]).unwrap();
+    }
+    let data = data.into_inner().unwrap();
+    let mut package = ar::Builder::new(Vec::new());
+    for (name, content) in [("debian-binary", &b"2.0\n"[..]), ("data.tar", &data)] {
+        package.append(&ar::Header::new(name.as_bytes().to_vec(), content.len() as u64), content).unwrap();
+    }
+    package.into_inner().unwrap()
+}
+
+/// A release in which nothing is missing.
+fn complete() -> Workshop {
+    let workshop = Workshop::new(10);
+    for (name, content) in [
+        ("demo.toml", MANIFEST.as_bytes()),
+        ("bases/debian-12.toml", BASE.as_bytes()),
+        ("components/tool/component.toml", TOOL.as_bytes()),
+        ("components/tool/tool.service.j2", UNIT.as_bytes()),
+        ("tool", &PROGRAM.bytes()),
+        ("host_1_amd64.deb", &deb(&HOST)),
+    ] {
+        workshop.write(&format!("release/{name}"), content);
+    }
+    let host = "name = \"host\"\ndescription = \"x\"\nkind = \"packages\"\nroles = [\"master\"]\nlicence = \"MIT\"\n";
+    workshop.write("release/components/host/component.toml", host.as_bytes());
+    workshop
+}
+
+/// Locks and builds; exit code and what was said.
+fn outcome(workshop: &Workshop) -> (i32, String) {
+    workshop.lock().success();
+    let mut build = workshop.build("dist");
+    build.args(["--arch", "amd64"]);
+    let build = build.assert();
+    (build.get_output().status.code().unwrap(), stderr(&build))
+}
+
+#[test]
+fn what_is_complete_is_built_without_a_word() {
+    let workshop = complete();
+    let (code, said) = outcome(&workshop);
+    assert_eq!(code, 0, "{said}");
+    assert!(!said.contains("not checked"), "{said}");
+    // And again, when all of it is in the cache and the files are gone.
+    for file in ["release/tool", "release/host_1_amd64.deb"] {
+        fs_err::remove_file(workshop.path(file)).unwrap();
+    }
+    workshop.build("again").assert().success();
+}
+
+/// Each row changes one thing; the build then fails and says what is missing, who needs it, and what to add.
+#[test]
+fn what_is_missing_is_named_with_who_needs_it_and_what_to_add() {
+    type Row = (&'static str, fn(&Workshop), i32, &'static [&'static str]);
+    let base = "release/bases/debian-12.toml";
+    let rows: [Row; 12] = [
+        (
+            "a distribution without a base",
+            |workshop| fs_err::remove_file(workshop.path("release/bases/debian-12.toml")).unwrap(),
+            2,
+            &["the promised distribution `debian-12` needs `bases/debian-12.toml`", "builder base"],
+        ),
+        (
+            "a program of a unit that no host has",
+            |workshop| workshop.edit("release/bases/debian-12.toml", "/usr/bin/mkdir", "/usr/bin/true"),
+            2,
+            &[
+                "unit `tool.service` of `tool` needs `/bin/mkdir`, which debian-12 does not have",
+                "`[packages.debian-12]`",
+            ],
+        ),
+        (
+            "a program of a unit that the packages do not bring",
+            |workshop| workshop.write("release/host_1_amd64.deb", &deb(&[HOST[0], HOST[2], HOST[3], HOST[4]])),
+            2,
+            &["unit `tool.service` of `tool` needs `/usr/sbin/helper`"],
+        ),
+        (
+            "a newer glibc than hosts have",
+            |workshop| workshop.edit("release/bases/debian-12.toml", "2.36", "2.31"),
+            1,
+            &["`tool` (bin/tool) needs glibc 2.34, but debian-12 has 2.31: take a build made for debian-12"],
+        ),
+        (
+            "a library that nobody brings",
+            |workshop| workshop.write("release/host_1_amd64.deb", &deb(&HOST[1..])),
+            1,
+            &[
+                "`tool` (bin/tool) needs the library `libhelp.so.1`, which debian-12 does not have",
+                "[component.tool.packages.debian-12]",
+            ],
+        ),
+        (
+            "a module that the bundle's kernel lacks",
+            |workshop| workshop.write("release/host_1_amd64.deb", &deb(&HOST[..4])),
+            1,
+            &["`tool` needs the kernel module `vxlan`, which `host` does not bring for 6.1", "`[kernel.debian-12]`"],
+        ),
+        (
+            "a module that the distribution's kernel lacks",
+            |workshop| workshop.write("release/host_1_amd64.deb", &deb(&HOST[..2])),
+            2,
+            &[
+                "`tool` needs the kernel module `vxlan`, which debian-12's own kernel does not have",
+                "`bases/debian-12.toml`",
+            ],
+        ),
+        (
+            "two kernels",
+            |workshop| workshop.write("release/host_1_amd64.deb", &deb(&[&HOST[..], &["boot/vmlinuz-6.2"]].concat())),
+            1,
+            &["`host` needs one kernel, but its packages are for 6.1, 6.2"],
+        ),
+        (
+            "a program for another architecture",
+            |workshop| workshop.write("release/tool", &Forged { machine: 183, ..PROGRAM }.bytes()),
+            1,
+            &["`tool` (bin/tool) needs a machine that is aarch64, but the bundle is for amd64", "`{arch}`"],
+        ),
+        (
+            "a damaged program",
+            |workshop| workshop.write("release/tool", &PROGRAM.bytes()[..300]),
+            1,
+            &["`tool` (bin/tool) needs a whole ELF file", "compare the artifact with upstream's"],
+        ),
+        (
+            "a promised architecture without the program",
+            |workshop| {
+                workshop.edit(
+                    "release/demo.toml",
+                    "architectures = [\"amd64\"]",
+                    "architectures = [\"amd64\", \"arm64\"]",
+                );
+                workshop.edit("release/demo.toml", "file = \"tool\"", "file = \"tool\"\narchitectures = [\"amd64\"]");
+            },
+            2,
+            &["`tool` needs an artifact for arm64: add an artifact whose `architectures` has arm64"],
+        ),
+        (
+            "a program that no component promises",
+            |workshop| workshop.edit("release/components/tool/tool.service.j2", "\"bin/tool\"", "\"bin/other\""),
+            2,
+            &[
+                "template `tool.service` of `tool` needs `bin/other`, which component `tool` does not promise: add it to `programs`",
+            ],
+        ),
+    ];
+    for (what, change, expected, parts) in rows {
+        let workshop = complete();
+        change(&workshop);
+        let (code, said) = outcome(&workshop);
+        assert!(said.contains("the bundle would not be complete, one problem:"), "{what}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{what}: {part} in {said}");
+        }
+        assert_eq!(code, expected, "{what}: {said}");
+        assert!(!workshop.path("dist").exists(), "{what}: something was written");
+    }
+    // All of them at once, and then none: the base is believed.
+    let workshop = complete();
+    workshop.edit(base, "2.36", "2.31");
+    workshop.edit(base, "/usr/bin/mkdir", "/usr/bin/true");
+    workshop.write("release/host_1_amd64.deb", &deb(&HOST[1..4]));
+    let (code, said) = outcome(&workshop);
+    assert!(said.contains("not be complete, 4 problems:") && code == 2, "{said}");
+    for part in ["glibc 2.34", "`/bin/mkdir`", "`libhelp.so.1`", "`vxlan`"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
+fn without_a_promise_the_rules_that_need_none_are_asked_and_it_is_said() {
+    let workshop = complete();
+    workshop.edit("release/demo.toml", "distributions = [\"debian-12\"]", "");
+    // No package is opened, and nothing is asked of any host.
+    workshop.write("release/host_1_amd64.deb", b"never opened");
+    workshop.write("release/tool", &Forged { versions: &["GLIBC_2.99"], ..PROGRAM }.bytes());
+    let (code, said) = outcome(&workshop);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("warning: the manifest promises no distribution: libraries, glibc"), "{said}");
+    workshop.write("release/tool", &Forged { machine: 183, ..PROGRAM }.bytes());
+    fs_err::remove_file(workshop.path("release/demo.lock")).unwrap();
+    let (code, said) = outcome(&workshop);
+    assert!(code == 1 && said.contains("aarch64"), "{said}");
 }

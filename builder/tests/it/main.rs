@@ -7,6 +7,8 @@ mod build;
 mod checksums;
 mod complete;
 mod download;
+#[path = "../../src/elf/forged.rs"]
+mod forged;
 mod pick;
 mod registry;
 mod server;
