@@ -13,12 +13,15 @@ use crate::manifest::Source;
 use crate::session::Session;
 use crate::source::registry::Reference;
 
-/// The images that components name, by reference and digest as the manifest has them.
-pub(super) type Images = BTreeMap<(String, Option<Digest>), LockedArtifact>;
+/// Reference and digest, as the manifest has them.
+type Name = (String, Option<Digest>);
+
+/// The images that components name.
+pub(super) type Images = BTreeMap<Name, LockedArtifact>;
 
 /// Resolves the images of components, each once for all architectures that want it.
 pub(super) fn of_components(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyhow::Result<Images> {
-    let mut wanted: BTreeMap<(String, Option<Digest>), (&Item<'_>, Vec<Architecture>)> = BTreeMap::new();
+    let mut wanted: BTreeMap<Name, (&Item<'_>, Vec<Architecture>)> = BTreeMap::new();
     for item in items {
         if let Source::Image { reference, digest } = &item.artifact.source {
             let (_, architectures) = wanted.entry((reference.clone(), *digest)).or_insert_with(|| (item, Vec::new()));

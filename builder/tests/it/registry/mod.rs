@@ -57,7 +57,7 @@ impl Shelf {
     /// An image for both architectures, with an attestation; the digest of its index.
     fn index(&mut self, repository: &str, tag: &str, seed: u32) -> Digest {
         let mut children = Vec::new();
-        for (architecture, seed) in [("amd64", seed), ("arm64", seed + 1)] {
+        for (architecture, seed) in [("amd64", seed), ("arm64", seed + 2)] {
             let manifest = self.image(repository, seed, architecture);
             let child = self.put(repository, MANIFEST, &manifest);
             let platform = format!(r#","platform":{{"architecture":"{architecture}","os":"linux"}}}}"#);
