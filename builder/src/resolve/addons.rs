@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use bundle::component::Kind;
 use bundle::{Architecture, ComponentName, Digest, Version};
 
+use super::images;
 use crate::addon::{self, Addon};
 use crate::failure::Failure;
 use crate::http::Unreachable;
@@ -59,10 +60,9 @@ pub(super) fn resolve(
     let there = of_components(manifest)?;
     needed.retain(|reference| !there.contains(&reference.image_name()));
     for (name, reference) in addon::component_names(&needed)? {
-        let url = format!("image:{reference}");
-        let sha256 = digests.get(&reference).copied();
-        let entry =
-            LockedArtifact { sha256, ..LockedArtifact::unresolved(url, "images of addons cannot be resolved yet") };
+        let expected = digests.get(&reference).copied();
+        let entry = images::entry(&reference.to_string(), expected, &release.architectures, before, session)
+            .with_context(|| format!("resolving component `{name}`"))?;
         components
             .insert(name, made(addon::image_version(&reference)?, Kind::Container, &release.architectures, &entry));
     }
