@@ -10,6 +10,7 @@ pub mod base;
 pub mod cache;
 pub mod cli;
 pub mod clock;
+pub mod closure;
 pub mod commands;
 pub mod completeness;
 pub mod debian_version;

@@ -24,6 +24,8 @@ use crate::session::Session;
 
 pub use archive::Archive;
 pub use auth::Credentials;
+#[cfg(test)]
+pub(crate) use packages::parse as parse_packages;
 pub use packages::{Field, Package};
 pub use release::{Release, check as check_release};
 pub use sources::{AptSource, SignedBy, parse_deb822, parse_list, read as read_sources};

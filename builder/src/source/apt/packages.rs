@@ -222,6 +222,12 @@ fn fields(paragraph: &str) -> anyhow::Result<Vec<(&str, String)>> {
     Ok(fields)
 }
 
+/// The packages of an index that is at hand.
+#[cfg(test)]
+pub(crate) fn parse(text: &str) -> Vec<Package> {
+    select(text.as_bytes(), Architecture::Amd64, |_| true).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,3 @@
+//! OS package closures: what must come with the packages that a manifest asks for, given what targets have anyway.
+
+pub mod deb;
