@@ -12,11 +12,12 @@ use bundle::{Architecture, ComponentName, Version};
 use crate::debian_version;
 use crate::failure::Failure;
 use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
-use crate::manifest::{Artifact, Manifest, Placeholders, Source};
+use crate::manifest::{Artifact, Manifest, PackageSource, Placeholders, Source};
 use crate::session::Session;
 use crate::source::apt::{self, Interest, Offers, Request};
 use crate::source::https::{self, Resolution, Resolver};
 use images::Images;
+use packages::Wanted;
 
 /// One artifact of one component on one architecture, placeholders replaced.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ struct Item<'a> {
 /// Resolves a manifest; entries of the last lock that still fit are kept.
 pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) -> anyhow::Result<Lock> {
     let items = items(manifest)?;
-    let offers = survey(&items, before, session)?;
+    let closures = packages::wanted(manifest)?;
+    let offers = survey(&items, &closures, before, session)?;
     let kept: Vec<Resolved> =
         before.into_iter().flat_map(Lock::entries).filter_map(|(_, _, artifact)| artifact.resolved().ok()).collect();
 
@@ -87,7 +89,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         component.artifacts.entry(item.architecture).or_default().push(entry);
     }
     let mut rpm = BTreeMap::new();
-    components.extend(packages::resolve(manifest, before, session, &mut proofs, &mut rpm)?);
+    components.extend(packages::resolve(manifest, &closures, offers.as_ref(), before, session, &mut rpm)?);
     components.extend(addons::resolve(manifest, before, session)?);
     let release = &manifest.release;
     Ok(Lock {
@@ -130,13 +132,24 @@ fn items(manifest: &Manifest) -> anyhow::Result<Vec<Item<'_>>> {
 }
 
 /// Reads the apt indexes if anything comes from them.
-fn survey(items: &[Item<'_>], before: Option<&Lock>, session: &Session) -> anyhow::Result<Option<Offers>> {
+fn survey(
+    items: &[Item<'_>],
+    closures: &[Wanted<'_>],
+    before: Option<&Lock>,
+    session: &Session,
+) -> anyhow::Result<Option<Offers>> {
     let mut interest = Interest::default();
     for item in items {
         if let Source::Apt { name, follow, .. } = &item.artifact.source {
             interest.patterns.insert(name.clone());
             interest.patterns.extend(follow.clone());
             interest.architectures.insert(item.architecture);
+        }
+    }
+    for closure in closures {
+        if let PackageSource::Apt { suites } = closure.source {
+            interest.suites.extend(suites.iter().cloned());
+            interest.architectures.extend(&closure.architectures);
         }
     }
     if interest.architectures.is_empty() {

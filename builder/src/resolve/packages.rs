@@ -2,24 +2,149 @@
 
 use std::collections::BTreeMap;
 
-use bundle::ComponentName;
+use anyhow::Context as _;
+use bundle::component::Kind;
+use bundle::{Architecture, ComponentName, Version};
 
+use crate::base::{Base, Family};
+use crate::closure::deb::{self, Closure, Request, Universe};
+use crate::debian_version;
 use crate::failure::Failure;
-use crate::lock::{AptProof, Lock, LockedComponent, RpmProof};
-use crate::manifest::Manifest;
+use crate::lock::{Lock, LockedArtifact, LockedComponent, RpmProof};
+use crate::manifest::{Distribution, Manifest, PackageSource};
 use crate::session::Session;
+use crate::source::apt::Offers;
 
-/// The components made of the manifest's packages and kernels; what vouched for them is added to `apt` and `rpm`.
+/// A closure that the manifest asks for.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// The component that it becomes.
+    pub(super) component: ComponentName,
+    /// Packages or kernel.
+    pub(super) kind: Kind,
+    /// Whose packages.
+    pub(super) distribution: &'a Distribution,
+    /// What it begins with.
+    pub(super) roots: Vec<String>,
+    /// Where they are looked for.
+    pub(super) source: &'a PackageSource,
+    /// For which architectures.
+    pub(super) architectures: Vec<Architecture>,
+}
+
+/// The closures of a manifest.
+pub(super) fn wanted(manifest: &Manifest) -> anyhow::Result<Vec<Wanted<'_>>> {
+    let release = &manifest.release;
+    let mut closures = Vec::new();
+    for (distribution, text) in &release.packages {
+        let mut roots = text.install.clone();
+        // Components whose programs come as packages of this distribution.
+        let hosts = release.components.values().filter_map(|component| component.packages.get(distribution));
+        roots.extend(hosts.flat_map(|host| host.install.iter().cloned()));
+        closures.push(Wanted {
+            component: format!("packages-{distribution}").parse()?,
+            kind: Kind::Packages,
+            distribution,
+            roots,
+            source: &text.source,
+            architectures: release.architectures.iter().copied().filter(|one| text.is_for(*one)).collect(),
+        });
+    }
+    for (distribution, text) in &release.kernels {
+        closures.push(Wanted {
+            component: format!("kernel-{distribution}").parse()?,
+            kind: Kind::Kernel,
+            distribution,
+            roots: text.roots(),
+            source: &text.source,
+            architectures: release.architectures.iter().copied().filter(|one| text.is_for(*one)).collect(),
+        });
+    }
+    Ok(closures)
+}
+
+/// The components made of these closures; what vouched for packages of rpm-md repositories is added to `rpm`.
 pub(super) fn resolve(
     manifest: &Manifest,
+    closures: &[Wanted<'_>],
+    offers: Option<&Offers>,
     _before: Option<&Lock>,
-    _session: &Session,
-    _apt: &mut BTreeMap<String, AptProof>,
+    session: &Session,
     _rpm: &mut BTreeMap<String, RpmProof>,
 ) -> anyhow::Result<BTreeMap<ComponentName, LockedComponent>> {
-    let release = &manifest.release;
-    if let Some(distribution) = release.packages.keys().chain(release.kernels.keys()).next() {
-        return Err(Failure::new(format!("packages for `{distribution}` cannot be resolved yet")).into());
+    let mut components = BTreeMap::new();
+    for wanted in closures {
+        let base = Base::read(manifest.directory(), wanted.distribution.as_str())?;
+        let mut component: Option<LockedComponent> = None;
+        for architecture in &wanted.architectures {
+            let (version, artifacts) = match wanted.source {
+                PackageSource::Apt { suites } => {
+                    let offers = offers.context("no apt index was read")?;
+                    of_suites(wanted, suites, &base, offers, *architecture)
+                        .with_context(|| Failure::new(format!("computing `{}` for {architecture}", wanted.component)))?
+                }
+                PackageSource::RpmMd { .. } => {
+                    let text = format!("packages for `{}` cannot be resolved yet", wanted.distribution);
+                    return Err(Failure::new(text).into());
+                }
+            };
+            let version = version.unwrap_or_else(|| manifest.release.version.clone());
+            let (count, size) = (artifacts.len(), artifacts.iter().filter_map(|artifact| artifact.size).sum());
+            let text =
+                format!("{} ({architecture}): {count} packages, {}", wanted.component, crate::output::bytes(size));
+            session.output.event("closed", &text);
+            let component = component.get_or_insert_with(|| LockedComponent {
+                made: Some(wanted.kind),
+                distribution: Some(wanted.distribution.clone()),
+                ..LockedComponent::new(version.clone())
+            });
+            if component.version != version {
+                let text = format!(
+                    "`{}` would be {} on one architecture and {version} on {architecture}",
+                    wanted.component, component.version
+                );
+                return Err(Failure::new(text).hint("name the exact version (`install = [\"NAME=VERSION\"]`)").into());
+            }
+            component.artifacts.insert(*architecture, artifacts);
+        }
+        components.extend(component.map(|component| (wanted.component.clone(), component)));
     }
-    Ok(BTreeMap::new())
+    Ok(components)
+}
+
+/// The closure out of apt suites, in an order that dpkg takes, and for kernels the version of the first package asked for.
+fn of_suites(
+    wanted: &Wanted<'_>,
+    suites: &[String],
+    base: &Base,
+    offers: &Offers,
+    architecture: Architecture,
+) -> anyhow::Result<(Option<Version>, Vec<LockedArtifact>)> {
+    if base.family != Family::Deb {
+        let text = format!("`suites` are for apt, the base of `{}` has rpm packages", wanted.distribution);
+        return Err(Failure::usage(text).hint("say `repositories` instead").into());
+    }
+    let universe = Universe::new(offers.of_suites(suites, architecture)?, architecture, offers.suite_names());
+    let request = Request { install: &wanted.roots, base: &base.packages, recommends: false };
+    let closure = deb::resolve(&universe, &request)?;
+    let version = match wanted.kind {
+        Kind::Kernel => Some(kernel_version(wanted, &closure)?),
+        _ => None,
+    };
+    let entry = |member: &deb::Member<'_>| {
+        let needed_by = member.needed_by.map(str::to_owned);
+        Ok(LockedArtifact { needed_by, ..offers.entry(member.package, member.index)? })
+    };
+    Ok((version, closure.members.iter().map(entry).collect::<anyhow::Result<_>>()?))
+}
+
+/// Upstream's version of the first package that was asked for.
+fn kernel_version(wanted: &Wanted<'_>, closure: &Closure<'_>) -> anyhow::Result<Version> {
+    let first = wanted.roots.first().and_then(|root| root.split(['=', '/']).next()).unwrap_or("");
+    let member = closure.members.iter().find(|member| &*member.package.name == first);
+    let member = member.with_context(|| {
+        Failure::usage(format!("`{first}` is in the base already: there is no kernel to bring"))
+            .hint("a base should state no kernel: targets have different ones")
+    })?;
+    Ok(debian_version::upstream(&member.package.version).parse()?)
 }

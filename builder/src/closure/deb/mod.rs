@@ -62,10 +62,11 @@ pub fn resolve<'a>(universe: &Universe<'a>, request: &Request<'a>) -> anyhow::Re
         Ok(()) => Ok(Closure { members: order::order(universe, &solver.chosen())? }),
         Err(gave_up) => {
             let problems = report::problems(universe, request, &roots);
-            let mut text = "they cannot be installed on the base:".to_owned();
-            if gave_up && problems.is_empty() {
-                text = "no way was found to install them on the base; too many were tried".to_owned();
-            }
+            let mut text = match problems[..] {
+                [] if gave_up => "no way was found to install them on the base; too many were tried".to_owned(),
+                [] => "there is no way to install them on the base".to_owned(),
+                _ => "they cannot be installed on the base:".to_owned(),
+            };
             for problem in problems {
                 text.push_str("\n    ");
                 text.push_str(&problem);

@@ -12,9 +12,11 @@ fn world(lines: &[&str]) -> Vec<Package> {
     let entry = |line: &&str| {
         let mut parts = line.split("; ");
         let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
-        let fields: String = parts.map(|field| format!("{field}\n")).collect();
+        let fields = ["Section: x"].into_iter().chain(parts).collect::<Vec<_>>().join("\n");
         let digest = Digest::of(line.as_bytes()).hex();
-        format!("Package: {name}\nVersion: {version}\n{fields}Filename: pool/{name}.deb\nSize: 1\nSHA256: {digest}\n\n")
+        format!(
+            "Package: {name}\nVersion: {version}\n{fields}\nFilename: pool/{name}.deb\nSize: 1\nSHA256: {digest}\n\n"
+        )
     };
     parse_packages(&lines.iter().map(entry).collect::<String>())
 }
@@ -47,16 +49,15 @@ fn solve_with(lines: &[&str], base: &[(&str, &str)], install: &[&str], recommend
         Ok(closure) => closure,
         Err(error) => return error.to_string(),
     };
-    let mut text = String::new();
     let mut stage = 0;
-    for member in &closure.members {
+    let shown = |member: &Member<'_>| {
         let bar = if member.stage > stage { "| " } else { "" };
         stage = member.stage;
         let needed = member.needed_by.map(|name| format!("<{name}")).unwrap_or_default();
         let renews = member.renews.map(|version| format!("[{version}]")).unwrap_or_default();
-        text += &format!("{bar}{}={}{renews}{needed} ", member.package.name, member.package.version);
-    }
-    text.trim_end().to_owned()
+        format!("{bar}{}={}{renews}{needed}", member.package.name, member.package.version)
+    };
+    closure.members.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

@@ -210,13 +210,22 @@ impl Offers {
         Ok(offers.filter(|offer| fits[offer.index]).map(|offer| (&offer.package, offer.index)).collect())
     }
 
+    /// The names of each index's suite, the best for people first.
+    pub fn suite_names(&self) -> Vec<Vec<String>> {
+        let names = |index: &Index| {
+            let configured = index.name.split('/').next().unwrap_or("").to_owned();
+            vec![index.proof.codename.clone(), index.proof.suite.clone(), configured]
+        };
+        self.indexes.iter().map(names).collect()
+    }
+
     /// Whether the index with this number is of this suite or codename.
-    pub fn is_of_suite(&self, index: usize, suite: &str) -> bool {
+    fn is_of_suite(&self, index: usize, suite: &str) -> bool {
         self.indexes.get(index).is_some_and(|index| index.is_in(suite))
     }
 
     /// Suite or codename of the index with this number, for people.
-    pub fn suite_of(&self, index: usize) -> &str {
+    fn suite_of(&self, index: usize) -> &str {
         self.indexes.get(index).map_or("", |index| &index.proof.codename)
     }
 
