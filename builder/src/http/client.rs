@@ -103,8 +103,10 @@ impl Network {
                 }
             }));
         if let Some(path) = &self.options.ca_file {
-            let certificates = reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?)
-                .map_err(|_| Failure::usage(format!("`{}` holds no PEM certificates", path.display())))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?).unwrap_or_default();
+            if certificates.is_empty() {
+                return Err(Failure::usage(format!("`{}` holds no PEM certificates", path.display())).into());
+            }
             builder = builder.tls_certs_merge(certificates);
         }
         let client = builder.build().with_context(|| {

@@ -221,7 +221,7 @@ mod tests {
     fn all_published_shapes_are_read() {
         let (a, b) = (Digest::of(b"a").hex(), Digest::of(b"b").hex());
         for text in [
-            format!("{a}"),
+            a.clone(),
             format!("{}\r\n", a.to_uppercase()),
             format!("{a}  -\n"),
             format!("{a}  tool.tar.gz\n"),

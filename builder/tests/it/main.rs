@@ -9,7 +9,9 @@ mod complete;
 mod download;
 #[path = "../../src/elf/forged.rs"]
 mod forged;
+mod network;
 mod pick;
+mod proxy;
 mod registry;
 mod server;
 mod workshop;

@@ -33,6 +33,11 @@ impl Request {
         pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
+    /// The request line: `GET /path HTTP/1.1`.
+    pub(crate) fn line(&self) -> &str {
+        self.head.first().map_or("", String::as_str)
+    }
+
     /// First byte of `Range: bytes=N-`.
     pub(crate) fn offset(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
@@ -42,22 +47,36 @@ impl Request {
 impl Server {
     /// Starts; `answer` gets the number of the request (from 0), the request and the connection, which is closed after.
     pub(crate) fn start(answer: impl Fn(usize, &Request, &mut TcpStream) + Send + 'static) -> Self {
+        Self::listen(move |mut stream, seen| {
+            let (number, request) = receive(&stream, seen);
+            answer(number, &request, &mut stream);
+        })
+    }
+
+    /// The same, answering every connection in a thread of its own.
+    pub(crate) fn start_parallel(answer: impl Fn(usize, &Request, &mut TcpStream) + Send + Sync + 'static) -> Self {
+        let answer = Arc::new(answer);
+        Self::listen(move |mut stream, seen| {
+            let (answer, seen) = (answer.clone(), seen.clone());
+            std::thread::spawn(move || {
+                let (number, request) = receive(&stream, &seen);
+                answer(number, &request, &mut stream);
+            });
+        })
+    }
+
+    fn listen(serve: impl Fn(TcpStream, &Arc<Mutex<Vec<Request>>>) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (seen, stopped) = (requests.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
-            while let Ok((mut stream, _)) = listener.accept() {
+            while let Ok((stream, _)) = listener.accept() {
                 if stopped.load(Ordering::SeqCst) {
                     break;
                 }
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-                let request = Request { head };
-                let number = seen.lock().unwrap().len();
-                seen.lock().unwrap().push(request.clone());
-                answer(number, &request, &mut stream);
+                serve(stream, &seen);
             }
         });
         Self { url, requests, stop, thread: Some(thread) }
@@ -76,6 +95,16 @@ impl Drop for Server {
         let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+/// Reads the head of a request and remembers it.
+fn receive(stream: &TcpStream, seen: &Mutex<Vec<Request>>) -> (usize, Request) {
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let request = Request { head };
+    let mut seen = seen.lock().unwrap();
+    seen.push(request.clone());
+    (seen.len() - 1, request)
 }
 
 /// Writes a response head and a body; errors (the client left) are its own business.
