@@ -13,5 +13,6 @@ mod network;
 mod pick;
 mod proxy;
 mod registry;
+mod robust;
 mod server;
 mod workshop;
