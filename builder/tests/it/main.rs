@@ -14,5 +14,7 @@ mod pick;
 mod proxy;
 mod registry;
 mod robust;
+mod rpm;
+mod rpm_yard;
 mod server;
 mod workshop;
