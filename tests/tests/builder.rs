@@ -1,11 +1,16 @@
 //! The real builder on the Debian manifest: the same bytes anywhere, readable with the tools of others, and nothing half-written after
 //! kill -9. Artifacts come from this machine's own apt sources, Kubernetes from Debian's source package.
 
-use std::path::Path;
+mod builder {
+    pub(crate) mod complete;
+}
+
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use builder::complete;
 use e2e::measure::taken;
 use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Process, wait};
@@ -18,10 +23,14 @@ struct Stage {
 }
 
 impl Stage {
+    fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
     fn made(&self) -> Result<&(Yard, Product)> {
         let make = || -> Result<(Yard, Product)> {
             // A cache of its own: the second build must not get the layers of the first.
-            let cache = self.directory.path().join("cache");
+            let cache = self.cache();
             let yard = Yard::lay(&Programs::build()?, &self.directory.path().join("one"), Some(&cache))?;
             let product = yard.make()?;
             Ok((yard, product))
@@ -194,14 +203,14 @@ fn verify_needs_little_memory(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn unpack(bundle: &Path, directory: &Path) -> Result<std::path::PathBuf> {
+fn unpack(bundle: &Path, directory: &Path) -> Result<PathBuf> {
     let layout = directory.join("layout");
     fs_err::create_dir_all(&layout)?;
     Process::new("tar").arg("-xf").arg(bundle).arg("-C").arg(&layout).run()?;
     Ok(layout)
 }
 
-fn layout_file(layout: &Path, suffix: &str) -> Result<std::path::PathBuf> {
+fn layout_file(layout: &Path, suffix: &str) -> Result<PathBuf> {
     for entry in fs_err::read_dir(layout)? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(suffix) {
@@ -217,10 +226,12 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 6] = [
+    let scenarios: [(&str, Scenario); 8] = [
         ("verify_and_inspect_say_what_is_inside", verify_and_inspect_say_what_is_inside),
         ("verify_needs_little_memory", verify_needs_little_memory),
         ("minisign_verifies_the_index", minisign_verifies_the_index),
+        ("programs_of_a_newer_distribution_are_refused", complete::programs_of_a_newer_distribution_are_refused),
+        ("modules_of_the_kernel_are_those_that_dpkg_lists", complete::modules_of_the_kernel_are_those_that_dpkg_lists),
         ("skopeo_and_umoci_read_the_images", skopeo_and_umoci_read_the_images),
         ("builds_are_identical", builds_are_identical),
         ("a_killed_build_leaves_nothing_half_written", a_killed_build_leaves_nothing_half_written),

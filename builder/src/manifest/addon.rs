@@ -24,6 +24,8 @@ pub struct AddonText {
     pub images: Vec<String>,
     /// What looks like an image in it but is not needed.
     pub ignore_images: Vec<String>,
+    /// Kernel modules that its pods use. The kernel loads them by itself; the bundle's or the distribution's must have them.
+    pub modules: Vec<String>,
     /// Digests that images must have, by reference as it is written in the objects or in `images`.
     pub digests: BTreeMap<String, Digest>,
 }
@@ -50,6 +52,8 @@ struct Text {
     #[serde(default)]
     ignore_images: Vec<String>,
     #[serde(default)]
+    modules: Vec<String>,
+    #[serde(default)]
     digests: BTreeMap<String, Digest>,
 }
 
@@ -73,6 +77,7 @@ impl TryFrom<Text> for AddonText {
             patches,
             images,
             ignore_images,
+            modules,
             digests,
         } = text;
         let source = match (url, file) {
@@ -90,7 +95,7 @@ impl TryFrom<Text> for AddonText {
         let patterns = if files.is_empty() { vec!["*".to_owned()] } else { files };
         let artifact =
             Artifact { files: patterns.into_iter().enumerate().map(yaml_files).collect::<Result<_, _>>()?, ..plain };
-        Ok(Self { version, licence, artifact, patches, images, ignore_images, digests })
+        Ok(Self { version, licence, artifact, patches, images, ignore_images, modules, digests })
     }
 }
 

@@ -155,13 +155,7 @@ fn made<'a>(
     let artifacts = lock.artifacts(name, architecture)?;
     let artifacts = artifacts.into_iter().map(|locked| Ingredient { locked, files: files.clone() }).collect();
     let licence = addon.map_or("NOASSERTION", |(text, _)| text.licence.as_str());
-    Ok(Part {
-        name,
-        places,
-        recipe: Recipe::made(name, kind, licence),
-        artifacts,
-        distribution: component.distribution.as_ref(),
-        host: Vec::new(),
-        addon,
-    })
+    let mut recipe = Recipe::made(name, kind, licence);
+    recipe.text.modules_on_demand = addon.map(|(text, _)| text.modules.clone()).unwrap_or_default();
+    Ok(Part { name, places, recipe, artifacts, distribution: component.distribution.as_ref(), host: Vec::new(), addon })
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use builder::elf::{self, Elf, GlibcVersion};
+use bundle::Digest;
 
 use crate::forged::Forged;
 use crate::workshop::{Workshop, stderr};
@@ -347,4 +348,57 @@ fn without_a_promise_the_rules_that_need_none_are_asked_and_it_is_said() {
     fs_err::remove_file(workshop.path("release/demo.lock")).unwrap();
     let (code, said) = outcome(&workshop);
     assert!(code == 1 && said.contains("aarch64"), "{said}");
+}
+
+/// The release with packages and an addon in place of the component `host`, and a lock for it as a connected machine would
+/// have written it, without an archive or a registry to ask.
+fn with_closure(install: &str, addon: &str, dns: &str, images: &str) -> Workshop {
+    let workshop = complete();
+    workshop.lock().success();
+    workshop.write("release/dns.yaml", dns.as_bytes());
+    let (without_host, _) = MANIFEST.split_once("[component.host]").unwrap();
+    let manifest = format!(
+        "{without_host}[packages.debian-12]\nsuites = [\"x\"]\ninstall = {install}\n\
+         [addon.dns]\nversion = \"1\"\nfile = \"dns.yaml\"\ntrust = \"first-use\"\n{addon}\n"
+    );
+    workshop.write("release/demo.toml", manifest.as_bytes());
+    let lock = fs_err::read_to_string(workshop.path("release/demo.lock")).unwrap();
+    let before = Digest::of(MANIFEST.as_bytes()).to_string();
+    assert!(lock.contains(&before) && lock.contains("[component.host]\nversion = \"1\"\n"), "{lock}");
+    let made = "[component.packages-debian-12]\nversion = \"1\"\nmade = \"packages\"\ndistribution = \"debian-12\"\n";
+    let lock = lock
+        .replace(&before, &Digest::of(manifest.as_bytes()).to_string())
+        .replace("[component.host]\nversion = \"1\"\n", made)
+        .replace("component.host.", "component.packages-debian-12.");
+    let addon = format!(
+        "\n[component.addon-dns]\nversion = \"1\"\nmade = \"addon\"\nimages = {images}\n\n[[component.addon-dns.amd64]]\n\
+         url = \"file:dns.yaml\"\nsize = {}\nsha256 = \"{}\"\nproof = \"first-use\"\n",
+        dns.len(),
+        Digest::of(dns.as_bytes())
+    );
+    workshop.write("release/demo.lock", (lock + &addon).as_bytes());
+    workshop
+}
+
+/// What was locked is judged once more when it is packed: a lock that lost something does not become a bundle.
+#[test]
+fn packages_and_images_that_a_lock_has_lost_are_named() {
+    let settings = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"dns"}}"#;
+    let whole = with_closure("[\"host\", \"adduser\"]", "modules = [\"vxlan\"]", settings, "[]");
+    whole.build("dist").assert().success();
+
+    let pods = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"dns"},"spec":{"template":{"spec":
+        {"initContainers":[{"name":"a","image":"registry.example/dns:1"}]}}}}"#;
+    let images = "[\"registry.example/dns:1\"]";
+    let lost = with_closure("[\"host\", \"socat=1.7\"]", "modules = [\"ip_vs\"]", pods, images);
+    let build = lost.build("dist").assert().code(1);
+    let said = stderr(&build);
+    for part in [
+        "not be complete, 3 problems:",
+        "`[packages.debian-12]` needs the package `socat` on debian-12: it is neither in the closure nor in the base",
+        "`addon-dns` needs the kernel module `ip_vs`, which `packages-debian-12` does not bring for 6.1",
+        "addon `addon-dns` needs the image `registry.example/dns:1`, which is not in the bundle for this architecture: run `builder lock`",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
 }
