@@ -1,7 +1,7 @@
 //! What every command that needs artifacts shares: cache, network, apt sources, output.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bundle::Architecture;
@@ -11,11 +11,12 @@ use crate::cli::NetworkArgs;
 use crate::failure::Failure;
 use crate::http::{Fetched, Login, Network, Wanted};
 use crate::lock::Resolved;
+use crate::manifest::Manifest;
 use crate::output::Output;
 use crate::source::apt::{self, AptSource};
 use crate::source::https;
 use crate::source::registry::{Image, Pinned, Registry};
-use crate::source::rpm_md::repo_files::{self, Repository};
+use crate::source::rpm_md::{self, Repository, repo_files};
 
 /// The doors to the outside, opened once a run.
 #[derive(Debug)]
@@ -75,29 +76,26 @@ impl Session {
     }
 
     /// Brings artifacts other than images into the cache, each once; in the order given, duplicates included.
-    pub fn fetch(&self, artifacts: &[Resolved], manifest_directory: &Path) -> anyhow::Result<Vec<Fetched>> {
+    pub fn fetch(&self, artifacts: &[Resolved], manifest: &Manifest) -> anyhow::Result<Vec<Fetched>> {
         let mut wanted: Vec<Wanted> = Vec::new();
-        let mut sources = None;
+        let (mut sources, mut repositories) = (None, None);
         for artifact in artifacts {
             if wanted.iter().any(|other| other.sha256 == Some(artifact.sha256)) {
                 continue;
             }
-            // apt's configuration is needed for downloads only.
-            let urls = if !artifact.url.starts_with("apt:") {
-                std::iter::once(https::address(&artifact.url, manifest_directory))
+            // The machine's configuration of package sources is needed for downloads only.
+            let needed = !self.network.is_offline() && !self.cache.path(&artifact.sha256).exists();
+            let urls = if artifact.url.starts_with("apt:") {
+                optional(needed, || apt::addresses(artifact, known(&mut sources, || self.apt_sources())?))?
+            } else if artifact.url.starts_with("rpm:") {
+                optional(needed, || {
+                    let repositories = known(&mut repositories, || self.rpm_repositories())?;
+                    rpm_md::addresses(artifact, repositories, |id| manifest.releasever(id))
+                })?
+            } else {
+                std::iter::once(https::address(&artifact.url, manifest.directory()))
                     .chain(artifact.mirrors.iter().cloned().map(Ok))
                     .collect::<anyhow::Result<_>>()?
-            } else if self.network.is_offline() || self.cache.path(&artifact.sha256).exists() {
-                match self.apt_sources() {
-                    Ok(sources) => apt::addresses(artifact, &sources).unwrap_or_default(),
-                    Err(_) => Vec::new(),
-                }
-            } else {
-                let sources = match &mut sources {
-                    Some(sources) => sources,
-                    none => none.insert(self.apt_sources()?),
-                };
-                apt::addresses(artifact, sources)?
             };
             wanted.push(Wanted {
                 name: artifact.url.clone(),
@@ -118,5 +116,21 @@ impl Session {
                 find(artifact).ok_or_else(|| Failure::new(format!("`{}` was not fetched", artifact.url)).into())
             })
             .collect()
+    }
+}
+
+/// What was read before, or is read now.
+fn known<T>(slot: &mut Option<T>, read: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<&T> {
+    Ok(match slot {
+        Some(known) => known,
+        none => none.insert(read()?),
+    })
+}
+
+/// Addresses; none instead of an error where they are not needed.
+fn optional(needed: bool, addresses: impl FnOnce() -> anyhow::Result<Vec<String>>) -> anyhow::Result<Vec<String>> {
+    match addresses() {
+        Err(_) if !needed => Ok(Vec::new()),
+        result => result,
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn run(args: &FetchArgs, output: &Output) -> anyhow::Result<()> {
     artifacts.sort();
     artifacts.dedup();
     let session = Session::new(&args.network, output)?;
-    let fetched = session.fetch(&artifacts, manifest.directory())?;
+    let fetched = session.fetch(&artifacts, &manifest)?;
     // By digest: what images and architectures share is one blob.
     let mut files: BTreeMap<Digest, u64> = fetched.iter().map(|file| (file.sha256, file.size)).collect();
     let count = fetched.len() + images.values().flatten().collect::<BTreeSet<_>>().len();

@@ -152,6 +152,13 @@ impl Manifest {
         }
     }
 
+    /// `$releasever` for a repository that packages or kernels are taken from.
+    pub fn releasever(&self, repository: &str) -> Option<&str> {
+        let packages = self.release.packages.iter().map(|(distribution, text)| (distribution, &text.source));
+        let kernels = self.release.kernels.iter().map(|(distribution, text)| (distribution, &text.source));
+        packages.chain(kernels).find_map(|(distribution, source)| source.releasever(repository, distribution))
+    }
+
     /// Where its lock lies: the same path with the extension `lock`.
     pub fn lock_path(&self) -> PathBuf {
         self.path.with_extension("lock")

@@ -197,6 +197,19 @@ impl TryFrom<Text> for KernelText {
     }
 }
 
+impl PackageSource {
+    /// `$releasever` for a repository of a distribution: what is stated, else the number in names such as `el9`; `None` if
+    /// the repository is not among these.
+    pub fn releasever<'a>(&'a self, repository: &str, distribution: &'a Distribution) -> Option<&'a str> {
+        match self {
+            Self::RpmMd { repositories, releasever } if repositories.iter().any(|id| id == repository) => {
+                releasever.as_deref().or_else(|| distribution.0.strip_prefix("el"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl PackagesText {
     /// Whether this architecture gets them.
     pub fn is_for(&self, architecture: Architecture) -> bool {

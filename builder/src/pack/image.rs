@@ -93,12 +93,18 @@ pub(super) fn image(
     Ok((component, image))
 }
 
-/// Name and version of a package: from the lock for apt, else from its file name (`NAME_VERSION_ARCH.deb`).
+/// Name and version of a package: from the lock for apt and rpm-md, else from its file name (`NAME_VERSION_ARCH.deb`,
+/// `NAME-VERSION-RELEASE.ARCH.rpm`).
 fn package(ingredient: &Ingredient) -> anyhow::Result<Package> {
     let Resolved { url, size, sha256, .. } = &ingredient.locked;
     let file = ingredient.file_name();
-    let named = match url.strip_prefix("apt:") {
+    let named = match url.strip_prefix("apt:").or_else(|| url.strip_prefix("rpm:")) {
         Some(rest) => rest.split_once('='),
+        None if file.ends_with(".rpm") => {
+            let stem = file.trim_end_matches(".rpm").rsplit_once('.').map(|(stem, _)| stem);
+            let dash = stem.and_then(|stem| stem[..stem.rfind('-')?].rfind('-'));
+            stem.zip(dash).map(|(stem, dash)| (&stem[..dash], &stem[dash + 1..]))
+        }
         None => file
             .strip_suffix(".deb")
             .and_then(|name| name.split_once('_'))

@@ -65,7 +65,7 @@ pub fn pack(
         .filter(|(at, part)| !part.is_image() && (keys[*at].is_none() || missing.contains(at)))
         .flat_map(|(_, part)| part.artifacts.iter().map(|ingredient| ingredient.locked.clone()))
         .collect();
-    session.fetch(&needed, manifest.directory())?;
+    session.fetch(&needed, manifest)?;
     let pulled: Vec<Resolved> = parts
         .iter()
         .filter(|part| part.is_image())

@@ -118,7 +118,7 @@ fn read(
     manifest: &Manifest,
     session: &Session,
 ) -> anyhow::Result<(LockedArtifact, Option<Addon>)> {
-    match session.fetch(std::slice::from_ref(locked), manifest.directory()) {
+    match session.fetch(std::slice::from_ref(locked), manifest) {
         Ok(_) => {}
         Err(error) if error.is::<Unreachable>() => {
             session.output.warning(&format!("{error:#}"));

@@ -3,6 +3,7 @@
 mod addons;
 mod images;
 mod packages;
+mod rpm;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::manifest::{Artifact, Manifest, PackageSource, Placeholders, Source};
 use crate::session::Session;
 use crate::source::apt::{self, Interest, Offers, Request};
 use crate::source::https::{self, Resolution, Resolver};
+use crate::source::rpm_md::Repositories;
 use images::Images;
 use packages::Wanted;
 
@@ -59,6 +61,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         .map(|(pending, fetched)| pending.finish(fetched.as_ref(), &session.output))
         .collect::<Vec<_>>();
 
+    let mut repositories = Repositories::new(before.map(|lock| lock.rpm.clone()).unwrap_or_default(), session)?;
     let mut proofs = offers.as_ref().map(|offers| offers.proofs.clone()).unwrap_or_default();
     let mut components: BTreeMap<ComponentName, LockedComponent> = BTreeMap::new();
     for (item, resolution) in items.iter().zip(resolutions) {
@@ -74,6 +77,9 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
                     None => return Err(Failure::new("a download was not made").into()),
                 }
             }
+            None if matches!(item.artifact.source, Source::Rpm { .. }) => {
+                rpm_entry(item, &mut repositories, manifest, session)?
+            }
             None => apt_entry(item, offers.as_ref(), &mut proofs)?,
         };
         let version = version(item, &entry)?;
@@ -88,8 +94,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         }
         component.artifacts.entry(item.architecture).or_default().push(entry);
     }
-    let mut rpm = BTreeMap::new();
-    components.extend(packages::resolve(manifest, &closures, offers.as_ref(), before, session, &mut rpm)?);
+    components.extend(packages::resolve(manifest, &closures, offers.as_ref(), session, &mut repositories)?);
     components.extend(addons::resolve(manifest, before, session)?);
     let release = &manifest.release;
     Ok(Lock {
@@ -99,7 +104,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         manifest: manifest.digest,
         level: release.level.get(),
         apt: proofs,
-        rpm,
+        rpm: repositories.proofs(),
         component: components,
     })
 }
@@ -167,8 +172,8 @@ fn url_resolution(item: &Item<'_>, resolver: &Resolver<'_>, images: &Images) -> 
         return Ok(Some(Resolution::Known(entry)));
     }
     match &artifact.source {
-        Source::Apt { .. } => return Ok(None),
-        Source::Rpm { .. } | Source::Image { .. } => {
+        Source::Apt { .. } | Source::Rpm { .. } => return Ok(None),
+        Source::Image { .. } => {
             return Err(Failure::new(format!("`{}` cannot be resolved yet", artifact.source.label())).into());
         }
         Source::Url(_) | Source::File(_) => {}
@@ -198,9 +203,25 @@ fn apt_entry(
     Ok(artifact)
 }
 
+fn rpm_entry(
+    item: &Item<'_>,
+    repositories: &mut Repositories<'_>,
+    manifest: &Manifest,
+    session: &Session,
+) -> anyhow::Result<LockedArtifact> {
+    let Source::Rpm { name, version, repositories: ids } = &item.artifact.source else {
+        return Err(Failure::new("not an RPM package").into());
+    };
+    let place = || format!("resolving component `{}`", item.component);
+    let release = ids.iter().find_map(|id| manifest.releasever(id));
+    let offers = repositories.offers(ids, item.architecture, release).with_context(place)?;
+    rpm::single(name, version.as_deref(), &offers, session).with_context(place)
+}
+
 /// The exact version of a component: the manifest's, or what its main package is when the manifest names a series.
 fn version(item: &Item<'_>, entry: &LockedArtifact) -> anyhow::Result<Version> {
-    let package = entry.url.strip_prefix("apt:").and_then(|package| package.rsplit_once('='));
+    let package = entry.url.strip_prefix("apt:").or_else(|| entry.url.strip_prefix("rpm:"));
+    let package = package.and_then(|package| package.rsplit_once('='));
     let (true, Some((_, package))) = (item.is_main, package) else { return Ok(item.version.clone()) };
     let version = debian_version::component_version(package, item.version.as_str()).ok_or_else(|| {
         let text = format!("`{}` is not upstream version {}, as the manifest says", entry.url, item.version);

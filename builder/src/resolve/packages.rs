@@ -6,14 +6,16 @@ use anyhow::Context as _;
 use bundle::component::Kind;
 use bundle::{Architecture, ComponentName, Version};
 
+use super::rpm;
 use crate::base::{Base, Family};
 use crate::closure::deb::{self, Closure, Request, Universe};
 use crate::debian_version;
 use crate::failure::Failure;
-use crate::lock::{Lock, LockedArtifact, LockedComponent, RpmProof};
+use crate::lock::{LockedArtifact, LockedComponent};
 use crate::manifest::{Distribution, Manifest, PackageSource};
 use crate::session::Session;
 use crate::source::apt::Offers;
+use crate::source::rpm_md::Repositories;
 
 /// A closure that the manifest asks for.
 #[derive(Debug)]
@@ -63,14 +65,13 @@ pub(super) fn wanted(manifest: &Manifest) -> anyhow::Result<Vec<Wanted<'_>>> {
     Ok(closures)
 }
 
-/// The components made of these closures; what vouched for packages of rpm-md repositories is added to `rpm`.
+/// The components made of these closures.
 pub(super) fn resolve(
     manifest: &Manifest,
     closures: &[Wanted<'_>],
     offers: Option<&Offers>,
-    _before: Option<&Lock>,
     session: &Session,
-    _rpm: &mut BTreeMap<String, RpmProof>,
+    repositories: &mut Repositories<'_>,
 ) -> anyhow::Result<BTreeMap<ComponentName, LockedComponent>> {
     let mut components = BTreeMap::new();
     for wanted in closures {
@@ -83,9 +84,9 @@ pub(super) fn resolve(
                     of_suites(wanted, suites, &base, offers, *architecture)
                         .with_context(|| Failure::new(format!("computing `{}` for {architecture}", wanted.component)))?
                 }
-                PackageSource::RpmMd { .. } => {
-                    let text = format!("packages for `{}` cannot be resolved yet", wanted.distribution);
-                    return Err(Failure::new(text).into());
+                PackageSource::RpmMd { repositories: ids, .. } => {
+                    of_repositories(wanted, ids, &base, repositories, *architecture, session)
+                        .with_context(|| Failure::new(format!("computing `{}` for {architecture}", wanted.component)))?
                 }
             };
             let version = version.unwrap_or_else(|| manifest.release.version.clone());
@@ -138,13 +139,34 @@ fn of_suites(
     Ok((version, closure.members.iter().map(entry).collect::<anyhow::Result<_>>()?))
 }
 
+/// The closure out of rpm-md repositories, and for kernels the version of the first package asked for.
+fn of_repositories(
+    wanted: &Wanted<'_>,
+    ids: &[String],
+    base: &Base,
+    repositories: &mut Repositories<'_>,
+    architecture: Architecture,
+    session: &Session,
+) -> anyhow::Result<(Option<Version>, Vec<LockedArtifact>)> {
+    let release = ids.iter().find_map(|id| wanted.source.releasever(id, wanted.distribution));
+    let offers = repositories.offers(ids, architecture, release)?;
+    let (version, entries) = rpm::closure(&wanted.roots, base, &offers, architecture, session)?;
+    match (wanted.kind, version) {
+        (Kind::Kernel, Some(version)) => Ok((Some(version), entries)),
+        (Kind::Kernel, None) => Err(no_kernel(wanted.roots.first().map_or("", String::as_str)).into()),
+        _ => Ok((None, entries)),
+    }
+}
+
+fn no_kernel(first: &str) -> Failure {
+    Failure::usage(format!("`{first}` is in the base already: there is no kernel to bring"))
+        .hint("a base should state no kernel: targets have different ones")
+}
+
 /// Upstream's version of the first package that was asked for.
 fn kernel_version(wanted: &Wanted<'_>, closure: &Closure<'_>) -> anyhow::Result<Version> {
     let first = wanted.roots.first().and_then(|root| root.split(['=', '/']).next()).unwrap_or("");
     let member = closure.members.iter().find(|member| &*member.package.name == first);
-    let member = member.with_context(|| {
-        Failure::usage(format!("`{first}` is in the base already: there is no kernel to bring"))
-            .hint("a base should state no kernel: targets have different ones")
-    })?;
+    let member = member.with_context(|| no_kernel(first))?;
     Ok(debian_version::upstream(&member.package.version).parse()?)
 }

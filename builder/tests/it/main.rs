@@ -13,5 +13,8 @@ mod network;
 mod pick;
 mod proxy;
 mod registry;
+mod robust;
+mod rpm;
+mod rpm_yard;
 mod server;
 mod workshop;

@@ -164,6 +164,11 @@ impl Offers {
             let (repository, index) = self.places[*at];
             let opened = &self.repositories[repository];
             let package = &opened.packages[index];
+            let file = package.path.rsplit('/').next().unwrap_or_default();
+            if file != package.file_name() {
+                let text = format!("`{}` calls the package `{}` `{file}`", opened.id, package.file_name());
+                return Err(Failure::new(text).hint("rename the file, then create the metadata anew").into());
+            }
             let sha256 = opened.settle(package, session)?;
             entries.push(
                 Resolved {
@@ -184,11 +189,12 @@ impl Offers {
     }
 }
 
-/// Addresses of a locked package: its path below every base address of the repository it was locked from.
-pub fn addresses(
+/// Addresses of a locked package: its path below every base address of the repository it was locked from. `release` tells
+/// a repository's `$releasever`.
+pub fn addresses<'a>(
     artifact: &Resolved,
     known: &BTreeMap<String, Repository>,
-    release: Option<&str>,
+    release: impl FnOnce(&str) -> Option<&'a str>,
 ) -> anyhow::Result<Vec<String>> {
     let place = artifact.proof.strip_prefix("rpm:").and_then(|place| place.rsplit_once('/'));
     let place = place.and_then(|(id, architecture)| Some((id, architecture.parse::<Architecture>().ok()?)));
@@ -199,8 +205,17 @@ pub fn addresses(
         Failure::new(format!("no .repo file has the repository `{id}` that `{}` was locked from", artifact.url))
             .hint("give `--rpm-repos FILE` with it")
     })?;
-    let urls = repository.base_urls(&Variables { architecture, release })?;
+    let urls = repository.base_urls(&Variables { architecture, release: release(id) })?;
     Ok(urls.iter().map(|url| below(url, path)).collect())
+}
+
+/// Refuses the location of a file that leads out of its repository.
+fn check_location(location: &str) -> anyhow::Result<()> {
+    let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|letter: char| letter.is_control());
+    if location.split('/').all(good) && !location.contains(['?', '#', '\\']) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the location `{}` leads out of the repository", location.escape_debug())).into())
 }
 
 /// The address of a file below a base address. Versions may have letters that URLs do not (`^`).

@@ -50,6 +50,11 @@ impl Package {
         format!("{}-{}.{}", self.name, self.evr, self.arch)
     }
 
+    /// `NAME-VERSION-RELEASE.ARCH.rpm`, as rpm calls the file.
+    pub fn file_name(&self) -> String {
+        format!("{}-{}.{}.rpm", self.name, self.evr.without_epoch(), self.arch)
+    }
+
     /// `NAME=[EPOCH:]VERSION-RELEASE`, as in a lock.
     pub fn locked_name(&self) -> String {
         format!("{}={}", self.name, self.evr)

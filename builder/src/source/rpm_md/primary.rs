@@ -6,7 +6,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bundle::{Architecture, LayerPath};
+use bundle::Architecture;
 
 use super::checksum::Checksum;
 use super::package::{Dependency, Package};
@@ -174,8 +174,7 @@ impl Draft {
                 .hint("create the metadata where the packages are, without `--baseurl`")
                 .into());
         }
-        path.parse::<LayerPath>()
-            .map_err(|error| Failure::new(format!("the location `{path}` leads out of the repository: {error}")))?;
+        super::check_location(&path)?;
         if !file.ends_with(".rpm") {
             return Err(Failure::new(format!("the package `{name}` is `{file}`, expected an .rpm file")).into());
         }

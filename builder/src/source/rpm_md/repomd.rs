@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use bundle::{Digest, LayerPath};
+use bundle::Digest;
 
 use super::checksum::Checksum;
 use super::xml::{self, Node};
@@ -119,8 +119,7 @@ impl Data {
     fn listed(self) -> anyhow::Result<Listed> {
         let Self { kind, path, checksum, open_checksum, size, open_size } = self;
         let path = path.with_context(|| format!("`{kind}` has no location"))?;
-        path.parse::<LayerPath>()
-            .map_err(|error| Failure::new(format!("the location `{path}` leads out of the repository: {error}")))?;
+        super::check_location(&path)?;
         let checksum = checksum.with_context(|| format!("`{kind}` has no checksum"))?;
         Ok(Listed { path, size, checksum, open_size, open_checksum })
     }
