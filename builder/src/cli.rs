@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bundle::Architecture;
+use bundle::{Architecture, ComponentName};
 use clap::{Args, Parser, Subcommand};
 
 /// Builds signed, byte-reproducible Sealift bundles from pinned upstream artifacts.
@@ -144,9 +144,14 @@ fn parse_mirror(text: &str) -> Result<(String, String), String> {
 pub struct LockArgs {
     /// The manifest.
     pub manifest: PathBuf,
-    /// Only say whether the lock is current and complete: exit code 1 if it is not; nothing is written or downloaded.
-    #[arg(long)]
+    /// Only say whether the lock is current and complete: exit code 1 if it is not. Upstreams are asked (unless `--offline`),
+    /// nothing is written, no artifact is downloaded.
+    #[arg(long, conflicts_with = "update")]
     pub check: bool,
+    /// Move only this component, ask anew even if the last lock has an answer, and leave everything else as it was; can be
+    /// given several times. Also packages-DISTRIBUTION, kernel-DISTRIBUTION, addon-NAME (with the images it needs).
+    #[arg(long, value_name = "NAME")]
+    pub update: Vec<ComponentName>,
     /// How artifacts are reached.
     #[command(flatten)]
     pub network: NetworkArgs,

@@ -16,7 +16,7 @@ use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
 use crate::manifest::{Artifact, Manifest, PackageSource, Placeholders, Source};
 use crate::session::Session;
 use crate::source::apt::{self, Interest, Offers, Request};
-use crate::source::https::{self, Resolution, Resolver};
+use crate::source::https::{self, Asking, Resolution, Resolver};
 use crate::source::rpm_md::Repositories;
 use images::Images;
 use packages::Wanted;
@@ -34,6 +34,24 @@ struct Item<'a> {
 
 /// Resolves a manifest; entries of the last lock that still fit are kept.
 pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) -> anyhow::Result<Lock> {
+    resolve_asking(Asking::WhatIsOpen, manifest, before, session)
+}
+
+/// The same, but whoever vouched for an entry is asked again. What nobody can be asked for stays as it was.
+pub fn resolve_anew(manifest: &Manifest, before: &Lock, session: &Session) -> anyhow::Result<Lock> {
+    let mut known = before.clone();
+    let lists = known.component.values_mut().flat_map(|component| component.artifacts.values_mut());
+    // A registry would not be asked for an image that is known.
+    lists.for_each(|list| list.retain(|artifact| !artifact.url.starts_with("image:")));
+    resolve_asking(Asking::Everybody, manifest, Some(&known), session)
+}
+
+fn resolve_asking(
+    asking: Asking,
+    manifest: &Manifest,
+    before: Option<&Lock>,
+    session: &Session,
+) -> anyhow::Result<Lock> {
     let items = items(manifest)?;
     let closures = packages::wanted(manifest)?;
     let offers = survey(&items, &closures, before, session)?;
@@ -41,7 +59,7 @@ pub fn resolve(manifest: &Manifest, before: Option<&Lock>, session: &Session) ->
         before.into_iter().flat_map(Lock::entries).filter_map(|(_, _, artifact)| artifact.resolved().ok()).collect();
 
     let images = images::of_components(&items, before, session)?;
-    let resolver = Resolver::new(&kept, manifest.directory(), session);
+    let resolver = Resolver::new(&kept, manifest.directory(), session).asking(asking);
     let resolutions =
         items.iter().map(|item| url_resolution(item, &resolver, &images)).collect::<anyhow::Result<Vec<_>>>()?;
     // The same URL often serves several components: it is downloaded once.

@@ -51,13 +51,30 @@ pub struct Resolver<'a> {
     before: &'a [Resolved],
     directory: &'a Path,
     lists: Lists<'a>,
+    asking: Asking,
+}
+
+/// Who is asked while resolving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Upstreams of what the last lock does not tell.
+    WhatIsOpen,
+    /// Everybody who publishes digests, also of what the last lock tells; no artifact is downloaded for that.
+    Everybody,
 }
 
 impl<'a> Resolver<'a> {
     /// `before` are the entries of the last lock; one that still fits is kept, so that nothing is downloaded twice and a
     /// digest that a first use or upstream's list told, once recorded, cannot change silently. Files lie in `directory`.
     pub fn new(before: &'a [Resolved], directory: &'a Path, session: &'a Session) -> Self {
-        Self { before, directory, lists: Lists::new(&session.network, &session.output) }
+        let lists = Lists::new(&session.network, &session.output);
+        Self { before, directory, lists, asking: Asking::WhatIsOpen }
+    }
+
+    /// The same, asking others.
+    #[must_use]
+    pub fn asking(self, asking: Asking) -> Self {
+        Self { asking, ..self }
     }
 
     /// Decides how to resolve one URL: what the manifest's digest, or else upstream's list of checksums vouches for, or what
@@ -66,8 +83,9 @@ impl<'a> Resolver<'a> {
         let (url, mirrors) = (artifact.source.label(), artifact.mirrors.clone());
         let sha256 = artifact.sha256.get(&architecture).copied();
         let sha512 = artifact.sha512.get(&architecture).map(|hex| hex.parse::<Sha512>()).transpose()?;
-        let proof = match (&artifact.checksums, artifact.trust) {
-            _ if sha256.is_some() || sha512.is_some() => "manifest".to_owned(),
+        let told = sha256.is_some() || sha512.is_some();
+        let mut proof = match (&artifact.checksums, artifact.trust) {
+            _ if told => "manifest".to_owned(),
             (Some(list), _) => format!("checksums:{list}"),
             (None, Trust::FirstUse) => "first-use".to_owned(),
             (None, Trust::Digest) => {
@@ -75,35 +93,58 @@ impl<'a> Resolver<'a> {
                 return Ok(Resolution::Known(LockedArtifact { mirrors, ..LockedArtifact::unresolved(url, reason) }));
             }
         };
+        // Upstream's own list is the better witness for what the manifest says.
+        let confirmed = artifact.checksums.as_ref().map(|list| format!("checksums:{list}"));
         let fits = |before: &&Resolved| {
             let wanted512 = sha512.is_none_or(|sha512| before.sha512 == Some(sha512.to_string()));
             let digests = sha256.is_none_or(|sha256| sha256 == before.sha256) && wanted512;
-            before.url == url && before.proof == proof && digests
+            before.url == url && (before.proof == proof || confirmed.as_ref() == Some(&before.proof)) && digests
         };
-        if let Some(before) = self.before.iter().find(fits) {
-            return Ok(Resolution::Known(LockedArtifact { mirrors, ..before.clone().into() }));
+        let before = self.before.iter().find(fits);
+        let known = |entry: LockedArtifact| Ok(Resolution::Known(LockedArtifact { mirrors: mirrors.clone(), ..entry }));
+        if let Some(before) = before
+            && (artifact.checksums.is_none()
+                || (self.asking == Asking::WhatIsOpen && confirmed.as_ref() == Some(&before.proof)))
+        {
+            return known(before.clone().into());
         }
         let published = match &artifact.checksums {
             None => Checksums::default(),
             Some(list) => match self.lists.find(list, &url) {
                 Ok(published) => published,
                 // The manifest's own digest is enough to go on.
-                Err(error) if error.is::<Unreachable>() && proof == "manifest" => {
+                Err(error) if error.is::<Unreachable>() && told && self.asking == Asking::WhatIsOpen => {
                     self.lists.warn(&error);
                     Checksums::default()
                 }
                 Err(error) if error.is::<Unreachable>() => {
                     self.lists.warn(&error);
                     let reason = "upstream's list of checksums was not reached when the lock was written";
-                    return Ok(Resolution::Known(LockedArtifact {
-                        mirrors,
-                        ..LockedArtifact::unresolved(url, reason)
-                    }));
+                    return known(LockedArtifact::unresolved(url, reason));
                 }
                 Err(error) => return Err(error),
             },
         };
         published.check(artifact.checksums.as_deref().unwrap_or_default(), sha256, sha512)?;
+        if published != Checksums::default() {
+            proof = confirmed.unwrap_or(proof);
+        }
+        if let Some(before) = before {
+            let same = published.sha256.is_none_or(|sha256| sha256 == before.sha256)
+                && published
+                    .sha512
+                    .is_none_or(|sha512| before.sha512.as_ref().is_none_or(|before| *before == sha512.to_string()));
+            let entry = LockedArtifact { proof: Some(proof.clone()), ..before.clone().into() };
+            match (same, self.asking) {
+                (true, _) => return known(entry),
+                // Another digest than before: its size is not known, and nothing is downloaded to learn it.
+                (false, Asking::Everybody) => {
+                    let sha512 = published.sha512.map(|sha512| sha512.to_string());
+                    return known(LockedArtifact { size: None, sha256: published.sha256, sha512, ..entry });
+                }
+                (false, Asking::WhatIsOpen) => {}
+            }
+        }
         let urls = std::iter::once(address(&url, self.directory)).chain(mirrors.iter().cloned().map(Ok));
         let wanted = Wanted {
             name: url.clone(),

@@ -9,6 +9,7 @@ mod complete;
 mod download;
 #[path = "../../src/elf/forged.rs"]
 mod forged;
+mod lock;
 mod network;
 mod pick;
 mod proxy;

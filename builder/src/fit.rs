@@ -1,0 +1,220 @@
+//! Whether a lock follows from its manifest, component by component, without asking anybody.
+//!
+//! The lock records the manifest's digest: that says *whether* the manifest changed since. This says *where*, as far as it
+//! shows in the lock; a change of `files`, for example, does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bundle::{Architecture, ComponentName};
+
+use crate::base::Base;
+use crate::debian_version;
+use crate::glob;
+use crate::lock::{Lock, LockedArtifact, LockedComponent};
+use crate::manifest::{Artifact, ComponentText, Distribution, Manifest, Placeholders, Source, Trust};
+
+/// The components of the manifest as the lock names them, images of addons left out: only resolving finds those.
+pub fn wanted(manifest: &Manifest) -> BTreeSet<ComponentName> {
+    let release = &manifest.release;
+    let own =
+        release.components.iter().filter(|(_, text)| !text.artifacts.is_empty()).map(|(name, _)| name.to_string());
+    let packages = release.packages.keys().map(|name| format!("packages-{name}"));
+    let kernels = release.kernels.keys().map(|name| format!("kernel-{name}"));
+    let addons = release.addons.keys().map(|name| format!("addon-{name}"));
+    own.chain(packages).chain(kernels).chain(addons).filter_map(|name| name.parse().ok()).collect()
+}
+
+/// The references of images that only the named addons need, by the component that brings them.
+pub fn images(lock: &Lock, of: &BTreeSet<ComponentName>) -> BTreeSet<ComponentName> {
+    let needs = |named: bool| -> BTreeSet<&str> {
+        let addons = lock.component.iter().filter(|(name, _)| of.contains(*name) == named);
+        addons.flat_map(|(_, addon)| addon.images.iter().map(String::as_str)).collect()
+    };
+    let (theirs, others) = (needs(true), needs(false));
+    let is_theirs = |(name, component): &(&ComponentName, &LockedComponent)| {
+        let reference = component.artifacts.values().flatten().find_map(|artifact| artifact.url.strip_prefix("image:"));
+        name.as_str().starts_with("image-")
+            && reference.is_some_and(|reference| theirs.contains(reference) && !others.contains(reference))
+    };
+    lock.component.iter().filter(is_theirs).map(|(name, _)| name.clone()).collect()
+}
+
+/// Components whose entries in the lock do not follow from the manifest, with what is wrong.
+pub fn misfits(manifest: &Manifest, lock: &Lock) -> BTreeMap<ComponentName, String> {
+    let wanted = wanted(manifest);
+    let mut misfits = BTreeMap::new();
+    for (name, component) in &lock.component {
+        if !wanted.contains(name) && !name.as_str().starts_with("image-") {
+            misfits.insert(name.clone(), "is not in the manifest any more".to_owned());
+        }
+        if name.as_str().starts_with("image-") && component.made.is_none() {
+            misfits.insert(name.clone(), "has the name of a component that the builder makes".to_owned());
+        }
+    }
+    for name in wanted {
+        let wrong = match lock.component.get(&name) {
+            None => Some("is not in the lock".to_owned()),
+            Some(locked) => component(manifest, &name, locked),
+        };
+        misfits.extend(wrong.map(|wrong| (name, wrong)));
+    }
+    misfits
+}
+
+/// What is wrong with one component that is in both.
+fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent) -> Option<String> {
+    let release = &manifest.release;
+    if let Some(text) = release.components.get(name) {
+        return own(manifest, text, locked);
+    }
+    let after = |prefix| name.as_str().strip_prefix(prefix);
+    let find = |prefix| after(prefix).and_then(|name| Distribution::try_from(name.to_owned()).ok());
+    if let Some((distribution, text)) = find("packages-").and_then(|name| release.packages.get_key_value(&name)) {
+        let hosted = release.components.values().filter_map(|component| component.packages.get(distribution));
+        let roots = text.install.iter().chain(hosted.flat_map(|host| &host.install)).cloned().collect();
+        return packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked);
+    }
+    if let Some((distribution, text)) = find("kernel-").and_then(|name| release.kernels.get_key_value(&name)) {
+        let roots = text.roots().into_iter().collect();
+        return packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked);
+    }
+    let (_, addon) = release.addons.iter().find(|(addon, _)| after("addon-") == Some(addon.as_str()))?;
+    if addon.version != locked.version {
+        return Some(format!("is {} in the lock, {} in the manifest", locked.version, addon.version));
+    }
+    let missing = addon.images.iter().find(|image| !locked.images.is_empty() && !locked.images.contains(image));
+    if let Some(image) = missing {
+        return Some(format!("needs the image `{image}`, which the lock does not have"));
+    }
+    locked.artifacts.iter().find_map(|(architecture, list)| {
+        let places = Placeholders { version: &addon.version, architecture: *architecture };
+        artifact(&addon.artifact.expand(&places).ok()?, *architecture, list.first()?)
+    })
+}
+
+fn own(manifest: &Manifest, text: &ComponentText, locked: &LockedComponent) -> Option<String> {
+    for architecture in &manifest.release.architectures {
+        let places = Placeholders { version: &text.version, architecture: *architecture };
+        let wanted: Vec<_> = text.artifacts.iter().filter(|artifact| artifact.is_for(*architecture)).collect();
+        let list = locked.artifacts.get(architecture).map_or(&[][..], Vec::as_slice);
+        if wanted.len() != list.len() {
+            return Some(format!(
+                "has {} artifacts for {architecture} in the lock, {} in the manifest",
+                list.len(),
+                wanted.len()
+            ));
+        }
+        let main_version =
+            list.first().and_then(|main| main.url.strip_prefix("apt:")).and_then(|url| url.split_once('='));
+        let version = match main_version {
+            Some((_, package)) => debian_version::component_version(package, text.version.as_str()),
+            None => Some(text.version.as_str()),
+        };
+        if version != Some(locked.version.as_str()) && !list.iter().any(|main| main.unresolved.is_some()) {
+            return Some(format!("is {} in the lock, {} in the manifest", locked.version, text.version));
+        }
+        for (wanted, locked) in wanted.iter().zip(list) {
+            let wrong = wanted.expand(&places).ok().and_then(|wanted| artifact(&wanted, *architecture, locked));
+            if wrong.is_some() {
+                return wrong;
+            }
+        }
+    }
+    None
+}
+
+/// What is wrong with one artifact, placeholders replaced.
+fn artifact(wanted: &Artifact, architecture: Architecture, locked: &LockedArtifact) -> Option<String> {
+    let url = &locked.url;
+    let package = |scheme: &str, name: &str, version: Option<&str>| {
+        let named = url.strip_prefix(scheme).map(|rest| rest.split_once('=').unwrap_or((rest, "")));
+        named.is_some_and(|(found, is)| {
+            glob::matches(name, found) && (is.is_empty() || version.is_none_or(|version| version == is))
+        })
+    };
+    let same = match &wanted.source {
+        Source::Apt { name, version, follow, .. } => {
+            package("apt:", follow.as_ref().unwrap_or(name), version.as_deref())
+        }
+        Source::Rpm { name, version, .. } => package("rpm:", name, version.as_deref()),
+        Source::Image { .. } | Source::Url(_) | Source::File(_) => *url == wanted.source.label(),
+    };
+    if !same {
+        return Some(format!("is `{url}` in the lock, `{}` in the manifest", wanted.source.label()));
+    }
+    let pinned = match &wanted.source {
+        Source::Image { digest, .. } => *digest,
+        _ => wanted.sha256.get(&architecture).copied(),
+    };
+    if let (Some(pinned), Some(is)) = (pinned, locked.sha256)
+        && pinned != is
+    {
+        return Some(format!("`{url}` has {is} in the lock, {pinned} in the manifest"));
+    }
+    if wanted.mirrors != locked.mirrors {
+        return Some(format!("`{url}` has other mirrors in the manifest"));
+    }
+    // An entry that is not resolved will get its proof from the manifest as it then is.
+    let proof = locked.proof.as_deref().filter(|_| locked.unresolved.is_none())?;
+    if !matches!(wanted.source, Source::Url(_) | Source::File(_)) {
+        return None;
+    }
+    let told = pinned.is_some() || wanted.sha512.contains_key(&architecture);
+    let list = wanted.checksums.as_ref().map(|list| format!("checksums:{list}"));
+    let good = match proof {
+        "manifest" => told,
+        "first-use" => !told && list.is_none() && wanted.trust == Trust::FirstUse,
+        _ => list.as_deref() == Some(proof),
+    };
+    (!good).then(|| format!("`{url}` was vouched for by {proof}, which the manifest does not say any more"))
+}
+
+/// What is wrong with a closure: a package that was asked for is not asked for any more, or the other way round.
+fn packages(
+    manifest: &Manifest,
+    distribution: &Distribution,
+    roots: &BTreeSet<String>,
+    is_for: impl Fn(Architecture) -> bool,
+    locked: &LockedComponent,
+) -> Option<String> {
+    // What the base has is not in the closure. A base that cannot be read is found where it is needed.
+    let base = Base::read(manifest.directory(), distribution.as_str()).map(|base| base.packages).unwrap_or_default();
+    let plain = |name: &str| name.split_once('=').map_or(name, |(name, _)| name).to_owned();
+    for architecture in &manifest.release.architectures {
+        let list = locked.artifacts.get(architecture).map_or(&[][..], Vec::as_slice);
+        if !is_for(*architecture) && !list.is_empty() {
+            return Some(format!("has packages for {architecture}, which the manifest does not want there"));
+        }
+        let name = |artifact: &LockedArtifact| plain(artifact.url.split_once(':').map_or("", |(_, rest)| rest));
+        let wanted: BTreeSet<String> = roots.iter().map(|root| plain(root)).collect();
+        let asked = list.iter().filter(|artifact| artifact.needed_by.is_none()).map(name);
+        if let Some(root) = asked.into_iter().find(|root| !wanted.contains(root)) {
+            return Some(format!("has `{root}`, which the manifest does not ask for any more"));
+        }
+        let has: BTreeSet<String> = list.iter().map(name).collect();
+        if let Some(root) =
+            wanted.iter().find(|root| is_for(*architecture) && !has.contains(*root) && !base.contains_key(*root))
+        {
+            return Some(format!("does not have `{root}`, which the manifest asks for"));
+        }
+    }
+    None
+}
+
+/// The manifest with these components alone: what resolving them needs.
+pub fn narrowed(manifest: &Manifest, names: &BTreeSet<ComponentName>) -> Manifest {
+    let has = |name: String| name.parse().is_ok_and(|name: ComponentName| names.contains(&name));
+    let mut release = manifest.release.clone();
+    release.packages.retain(|name, _| has(format!("packages-{name}")));
+    release.kernels.retain(|name, _| has(format!("kernel-{name}")));
+    release.addons.retain(|name, _| has(format!("addon-{name}")));
+    let kept = &release.packages;
+    release.components.retain(|name, text| {
+        if !names.contains(name) {
+            text.artifacts.clear();
+            text.packages.retain(|distribution, _| kept.contains_key(distribution));
+        }
+        names.contains(name) || !text.packages.is_empty()
+    });
+    Manifest { path: manifest.path.clone(), digest: manifest.digest, release }
+}
