@@ -1,6 +1,7 @@
 //! What every command that needs artifacts shares: cache, network, apt sources, output.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +10,7 @@ use bundle::Architecture;
 use crate::cache::Cache;
 use crate::cli::NetworkArgs;
 use crate::failure::Failure;
-use crate::http::{Fetched, Login, Network, Wanted};
+use crate::http::{Arrived, Fetched, Login, Network, Wanted};
 use crate::lock::Resolved;
 use crate::manifest::Manifest;
 use crate::output::Output;
@@ -77,6 +78,16 @@ impl Session {
 
     /// Brings artifacts other than images into the cache, each once; in the order given, duplicates included.
     pub fn fetch(&self, artifacts: &[Resolved], manifest: &Manifest) -> anyhow::Result<Vec<Fetched>> {
+        self.fetch_then(artifacts, manifest, &|_| ControlFlow::Continue(()))
+    }
+
+    /// The same; `arrived` hears of each file as soon as it is there, and may end it all.
+    pub fn fetch_then(
+        &self,
+        artifacts: &[Resolved],
+        manifest: &Manifest,
+        arrived: &Arrived<'_>,
+    ) -> anyhow::Result<Vec<Fetched>> {
         let mut wanted: Vec<Wanted> = Vec::new();
         let (mut sources, mut repositories) = (None, None);
         for artifact in artifacts {
@@ -108,7 +119,7 @@ impl Session {
                 ..Wanted::default()
             });
         }
-        let fetched = self.network.fetch_all(&self.cache, &wanted)?;
+        let fetched = self.network.fetch_all_then(&self.cache, &wanted, arrived)?;
         let find = |artifact: &Resolved| fetched.iter().find(|file| file.sha256 == artifact.sha256).cloned();
         artifacts
             .iter()

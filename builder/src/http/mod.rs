@@ -19,7 +19,8 @@ mod trouble;
 mod wanted;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bundle::Digest;
 use reqwest::blocking::Client;
@@ -38,6 +39,9 @@ use crate::cache::{Cache, Partial, Stored};
 use crate::failure::Failure;
 use crate::output::{Output, Progress, Tally};
 use crate::parallel;
+
+/// Hears of each file that is in the cache, from the thread that brought it; whether to go on is its answer.
+pub type Arrived<'a> = dyn Fn(&Fetched) -> ControlFlow<()> + Sync + 'a;
 
 /// The network door.
 #[derive(Debug)]
@@ -62,9 +66,19 @@ impl Network {
 
     /// Downloads all, several at once; all are tried, the first error in order is returned.
     pub fn fetch_all(&self, cache: &Cache, wanted: &[Wanted]) -> anyhow::Result<Vec<Fetched>> {
+        self.fetch_all_then(cache, wanted, &|_| ControlFlow::Continue(()))
+    }
+
+    /// The same; `arrived` hears of each file as soon as it is there, and may end it all: no further download is begun.
+    pub fn fetch_all_then(
+        &self,
+        cache: &Cache,
+        wanted: &[Wanted],
+        arrived: &Arrived<'_>,
+    ) -> anyhow::Result<Vec<Fetched>> {
         let mut fetched = Vec::with_capacity(wanted.len());
         let mut failed = None;
-        for result in self.fetch_each(cache, wanted) {
+        for result in self.fetch_each_then(cache, wanted, arrived) {
             match result {
                 Ok(file) => fetched.push(file),
                 Err(error) if failed.is_none() => failed = Some(error),
@@ -76,6 +90,10 @@ impl Network {
 
     /// Downloads all, several at once but not too many from one server; one result each, in order.
     pub fn fetch_each(&self, cache: &Cache, wanted: &[Wanted]) -> Vec<anyhow::Result<Fetched>> {
+        self.fetch_each_then(cache, wanted, &|_| ControlFlow::Continue(()))
+    }
+
+    fn fetch_each_then(&self, cache: &Cache, wanted: &[Wanted], arrived: &Arrived<'_>) -> Vec<anyhow::Result<Fetched>> {
         let pending = Mutex::new(wanted.iter().enumerate().collect());
         let server = |(_, item): &(usize, &Wanted)| self.addresses(item).first().and_then(|url| address::server(url));
         let next = || {
@@ -84,7 +102,15 @@ impl Network {
         };
         let total = wanted.iter().filter_map(|item| item.size).sum();
         let tally = self.output.tally("fetching", wanted.len(), total);
-        let fetch = |(item, slot)| self.fetch_with(cache, item, slot, Some(&tally));
+        let fetch = |(item, slot)| {
+            let result = self.fetch_with(cache, item, slot, Some(&tally));
+            if let Ok(file) = &result
+                && arrived(file).is_break()
+            {
+                pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            result
+        };
         parallel::drain(self.options.downloads, wanted.len(), next, fetch)
     }
 

@@ -1,33 +1,29 @@
 //! Lock + cache → images: every component becomes one image of the bundle.
 //!
-//! Layers come from the layer cache if their inputs are known there. For the others each artifact is unpacked once for all
-//! components that use it, then the components are packed, largest first, by several threads; nothing of that order shows
-//! in the result.
+//! Layers come from the layer cache if their inputs are known there. The others are made by a `line` of threads while
+//! artifacts still arrive; nothing of their order shows in the result.
 
 mod image;
+mod kitchen;
+mod line;
 mod parts;
 mod piece;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bundle::layer::{PackEntry, Source as Content};
 use bundle::layout::ImageSource;
 use bundle::{Architecture, Component, Digest, LayerPath};
 
-use crate::addon::{self, Addon, PatchText};
-use crate::cache::Scratch;
+use crate::addon::PatchText;
 use crate::completeness::Piece;
-use crate::failure::Failure;
-use crate::layer_cache::{self, AddonInput, ArtifactInput, CachedLayer, LayerInputs};
+use crate::layer_cache::{self, AddonInput, ArtifactInput, LayerInputs};
 use crate::lock::{Lock, Resolved};
-use crate::manifest::{AddonText, FileMap, Manifest, Target};
-use crate::output::bytes;
+use crate::manifest::{FileMap, Manifest, Target};
 use crate::parallel;
-use crate::pick::{self, Picked};
 use crate::session::Session;
 use image::image;
+use kitchen::Kitchen;
 use parts::{Ingredient, Part, parts};
 
 /// What packing came to.
@@ -65,32 +61,26 @@ pub fn pack(
         .filter(|(at, part)| !part.is_image() && (keys[*at].is_none() || missing.contains(at)))
         .flat_map(|(_, part)| part.artifacts.iter().map(|ingredient| ingredient.locked.clone()))
         .collect();
-    session.fetch(&needed, manifest)?;
     let pulled: Vec<Resolved> = parts
         .iter()
         .filter(|part| part.is_image())
         .flat_map(|part| part.artifacts.iter().map(|ingredient| ingredient.locked.clone()))
         .collect();
-    let mut pulled = session.fetch_images(&pulled, architecture)?.into_iter();
 
     let scratch = session.cache.scratch()?;
-    let mut picked = unpack(&parts, &missing, jobs, &scratch, session)?;
-    // Largest first keeps all threads busy to the end.
-    let mut order = missing.clone();
-    order.sort_by_key(|at| {
-        std::cmp::Reverse(picked.get(at).map_or(0, |files| files.iter().map(|file| file.size).sum::<u64>()))
-    });
-    let work: Vec<(usize, Vec<Picked>)> = order.iter().map(|at| (*at, picked.remove(at).unwrap_or_default())).collect();
-    let fresh = parallel::map(jobs, &work, |(at, files)| {
-        let key = keys[*at].as_deref().unwrap_or_default();
-        let layer = pack_layer(&parts[*at], files, key, lock.level, &scratch, session);
-        layer.with_context(|| format!("packing component `{}`", parts[*at].name))
-    });
-    for ((at, _), layer) in work.iter().zip(fresh) {
-        layers[*at] = Some(layer?);
+    let kitchen = Kitchen { parts: &parts, keys: &keys, level: lock.level, scratch: &scratch, session };
+    let mut images = Vec::new();
+    let made = kitchen.cook(&missing, &needed, jobs, |arrived| {
+        session.fetch_then(&needed, manifest, arrived)?;
+        images = session.fetch_images(&pulled, architecture)?;
+        Ok(())
+    })?;
+    let (mut pulled, fresh) = (images.into_iter(), made.len());
+    for (at, layer) in made {
+        layers[at] = Some(layer);
     }
 
-    let mut result = Packed { images: Vec::new(), components: Vec::new(), pieces: Vec::new(), fresh: work.len() };
+    let mut result = Packed { images: Vec::new(), components: Vec::new(), pieces: Vec::new(), fresh };
     for (part, layer) in parts.iter().zip(layers) {
         let pulled = if part.is_image() { pulled.next() } else { None };
         let (component, image) = image(part, layer.as_ref(), pulled, architecture, session)
@@ -127,108 +117,4 @@ fn layer_key(part: &Part<'_>, level: i32) -> anyhow::Result<Option<String>> {
         .addon
         .map(|(text, images)| AddonInput { patches: text.patches.iter().map(PatchText::decides).collect(), images });
     LayerInputs { level, artifacts: artifacts.collect(), links: &part.recipe.text.links, addon }.key().map(Some)
-}
-
-/// Unpacks every artifact that the missing layers need, once; picked files by component.
-fn unpack(
-    parts: &[Part<'_>],
-    missing: &[usize],
-    jobs: usize,
-    scratch: &Scratch,
-    session: &Session,
-) -> anyhow::Result<BTreeMap<usize, Vec<Picked>>> {
-    let mut users: BTreeMap<Digest, Vec<(usize, &Ingredient)>> = BTreeMap::new();
-    for at in missing {
-        for ingredient in &parts[*at].artifacts {
-            users.entry(ingredient.locked.sha256).or_default().push((*at, ingredient));
-        }
-    }
-    // Largest first, as in packing.
-    let mut users: Vec<(Digest, Vec<(usize, &Ingredient)>)> = users.into_iter().collect();
-    users
-        .sort_by_key(|(_, users)| std::cmp::Reverse(users.first().map_or(0, |(_, ingredient)| ingredient.locked.size)));
-    let results = parallel::map(jobs, &users, |(digest, users)| {
-        let Some((_, first)) = users.first() else { return Ok(Vec::new()) };
-        let spool = scratch.path().join(format!("unpacked-{}", digest.hex()));
-        fs_err::create_dir(&spool)?;
-        let maps: Vec<&FileMap> = users.iter().flat_map(|(_, ingredient)| &ingredient.files).collect();
-        let artifact =
-            pick::Artifact { path: &session.cache.path(digest), file_name: first.file_name(), sha256: digest };
-        let mut picked = pick::pick(&artifact, &maps, &spool)?.into_iter();
-        session.output.event("unpacked", &first.locked.url);
-        let of = |(at, ingredient): &(usize, &Ingredient)| {
-            (*at, picked.by_ref().take(ingredient.files.len()).flatten().collect::<Vec<_>>())
-        };
-        Ok(users.iter().map(of).collect())
-    });
-    let mut all: BTreeMap<usize, Vec<Picked>> = BTreeMap::new();
-    for (result, (_, users)) in results.into_iter().zip(&users) {
-        let names = || users.iter().map(|(at, _)| format!("`{}`", parts[*at].name)).collect::<Vec<_>>().join(", ");
-        let result: anyhow::Result<Vec<(usize, Vec<Picked>)>> = result;
-        for (at, files) in result.with_context(|| format!("picking files for {}", names()))? {
-            all.entry(at).or_default().extend(files);
-        }
-    }
-    Ok(all)
-}
-
-/// The files of a component as they were picked.
-fn file_entries(files: &[Picked]) -> anyhow::Result<BTreeMap<LayerPath, PackEntry>> {
-    let mut entries = BTreeMap::new();
-    for Picked { to, mode, content, .. } in files {
-        let entry = PackEntry::Regular { mode: *mode, source: Content::File(content.clone()) };
-        if entries.insert(to.clone(), entry).is_some() {
-            return Err(Failure::usage(format!("two files would become `{to}`")).into());
-        }
-    }
-    Ok(entries)
-}
-
-/// The files of an addon, made from its YAML; the images it needs must be those in the lock.
-fn addon_entries(
-    text: &AddonText,
-    images: &[String],
-    files: &[Picked],
-) -> anyhow::Result<BTreeMap<LayerPath, PackEntry>> {
-    let files = files.iter().map(addon::content).collect::<anyhow::Result<Vec<_>>>()?;
-    let files = files.iter().map(|(name, content)| (name.as_str(), content.as_slice()));
-    let addon = Addon::read(files, &text.patches, &text.images, &text.ignore_images)?;
-    let found = addon.image_names();
-    if found != images {
-        let different = found
-            .iter()
-            .filter(|name| !images.contains(name))
-            .chain(images.iter().filter(|name| !found.contains(name)));
-        let different: Vec<String> = different.map(|name| format!("`{name}`")).collect();
-        return Err(Failure::new(format!("the lock and the addon's objects differ in {}", different.join(", ")))
-            .hint("run `builder lock`")
-            .into());
-    }
-    let entry = |(name, content): (&str, Vec<u8>)| {
-        Ok((name.parse()?, PackEntry::Regular { mode: 0o644, source: Content::Bytes(content) }))
-    };
-    addon.files()?.into_iter().map(entry).collect()
-}
-
-fn pack_layer(
-    part: &Part<'_>,
-    files: &[Picked],
-    key: &str,
-    level: i32,
-    scratch: &Scratch,
-    session: &Session,
-) -> anyhow::Result<CachedLayer> {
-    let mut entries = match part.addon {
-        Some((text, images)) => addon_entries(text, images, files)?,
-        None => file_entries(files)?,
-    };
-    for (link, target) in &part.recipe.text.links {
-        if entries.insert(link.clone(), PackEntry::Symlink { target: target.clone() }).is_some() {
-            return Err(Failure::usage(format!("a file and a link would become `{link}`")).into());
-        }
-    }
-    let made = layer_cache::make(&session.cache, key, entries, level, 1, scratch)?;
-    let (unpacked, size) = (bytes(made.layer.unpacked_size), bytes(made.layer.size));
-    session.output.event("packed", &format!("{} {} ({unpacked} to {size})", part.name, part.places.version));
-    Ok(made)
 }
