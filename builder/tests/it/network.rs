@@ -92,6 +92,23 @@ fn an_authorization_is_for_one_server_and_lost_on_the_way_to_another() {
 }
 
 #[test]
+fn neither_passwords_nor_signatures_of_addresses_are_printed() {
+    let (_directory, cache) = temporary();
+    let loops = Server::start(|_, request, stream| {
+        let target = request.line().split(' ').nth(1).unwrap().to_owned();
+        respond(stream, "302 Found", &[format!("Location: {target}"), "Content-Length: 0".into()], b"");
+    });
+    for server in ["http://127.0.0.1:1", &loops.url] {
+        let url = format!("{}/x?signature={SECRET}", server.replace("//", &format!("//user:{SECRET}@")));
+        let wanted = Wanted { name: "x".into(), urls: vec![url.clone()], ..Wanted::default() };
+        let error = network(&[]).fetch(&cache, &wanted).unwrap_err();
+        let other = network(&[]).get(&Request::new(url, 9)).unwrap_err();
+        let said = format!("{error:#} {error:?} {other:#} {other:?}");
+        assert!(said.contains(&format!("{server}/x")) && !said.contains(SECRET), "{said}");
+    }
+}
+
+#[test]
 fn a_challenge_is_answered_to_the_server_that_was_asked_and_to_no_other() {
     let challenge = || "WWW-Authenticate: Bearer realm=\"https://auth.invalid/token\",service=\"x\"".to_owned();
     let guarded = move |_, request: &crate::server::Request, stream: &mut _| match request.header("authorization") {

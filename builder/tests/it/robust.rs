@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use builder::sha512::Sha512;
 use bundle::Digest;
 use rustix::process::{Pid, Signal};
 
@@ -172,6 +173,52 @@ fn one_builder_killed_while_another_waits_for_its_download_holds_nobody_up() {
     assert_every_file_is_what_its_name_says(&workshop);
 }
 
+/// The most memory that a process has had, in MiB (proc(5), `VmHWM`).
+fn peak(child: &Child) -> u64 {
+    let status = fs_err::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn memory_does_not_depend_on_the_size_of_what_is_downloaded() {
+    const SIZE: usize = 256 << 20;
+    let (workshop, _) = workshop(2000);
+    let (go, last) = std::sync::mpsc::channel::<()>();
+    let server = Server::start(move |_, _, stream| {
+        respond(stream, "200 OK", &[format!("Content-Length: {SIZE}")], &[]);
+        let zeros = vec![0; 1 << 20];
+        (1..SIZE >> 20).for_each(|_| stream.write_all(&zeros).unwrap());
+        // The last MiB waits until the memory was looked at.
+        last.recv().unwrap();
+        stream.write_all(&zeros).unwrap();
+    });
+    let digest = Digest::of(&vec![0; SIZE]);
+    workshop.edit("release/demo.toml", "file = \"shell\"", &format!("url = \"{}/shell\"", server.url));
+    let text = fs_err::read_to_string(workshop.path("release/demo.toml")).unwrap();
+    workshop.write(
+        "release/demo.toml",
+        text.replace(
+            "trust = \"first-use\"",
+            &format!(
+                "sha256 = {{ amd64 = \"{}\" }}\nsha512 = {{ amd64 = \"{}\" }}",
+                digest.hex(),
+                Sha512::of(&vec![0; SIZE])
+            ),
+        )
+        .as_bytes(),
+    );
+    let mirror = format!("file://{}", workshop.path("release").display());
+    let child = builder(&workshop, &mirror, &["lock", "release/demo.toml"]).spawn().unwrap();
+    let part = workshop.path("cache/part").join(digest.hex());
+    until("most of the download", || fs_err::metadata(&part).is_ok_and(|file| file.len() >= (SIZE - (1 << 20)) as u64));
+    let peak = peak(&child);
+    go.send(()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(peak < 32, "{peak} MiB");
+}
+
 #[test]
 fn a_flipped_bit_in_the_cache_is_noticed() {
     let (workshop, archive) = workshop(2000);
@@ -243,9 +290,15 @@ fn a_full_disk_is_said_and_leaves_nothing_wrong() {
     let (workshop, archive) = workshop(3_000_000);
     let check = "for file in cache/sha256/*; do [ ! -e \"$file\" ] || echo \"$(basename \"$file\")  $file\" | sha256sum -c --quiet; done\n";
     // Downloads do not fit; then they do, and go on where they were.
-    let small = format!("mkdir cache; mount -t tmpfs -o mode=700,size={} none cache\n", archive.len() / 2);
+    let disk = |free: usize| {
+        let filler = (40 << 20) - free;
+        format!(
+            "mkdir -p cache; mount -t tmpfs -o mode=700,size=40m none cache; head -c {filler} /dev/zero > cache/filler\n"
+        )
+    };
+    let small = disk(archive.len() / 2);
     let fetch = "\"$builder\" fetch release/demo.toml --cache cache --mirror \"$mirror\"";
-    let larger = "mount -o remount,size=100m cache\n";
+    let larger = "rm cache/filler\n";
     let text = in_own_mounts(
         &workshop,
         &format!(
@@ -256,7 +309,7 @@ fn a_full_disk_is_said_and_leaves_nothing_wrong() {
     assert!(text.contains("hint: the disk is full: free some space"), "{text}");
     assert!(text.contains("3 artifacts"), "{text}");
     // Downloads fit, layers do not.
-    let tight = format!("mount -t tmpfs -o mode=700,size={} none cache\n", archive.len() * 5 / 4);
+    let tight = disk(archive.len() * 5 / 4);
     let build = "\"$builder\" build release/demo.toml $out --cache cache --mirror \"$mirror\"";
     let text = in_own_mounts(
         &workshop,
@@ -272,7 +325,7 @@ fn a_full_disk_is_said_and_leaves_nothing_wrong() {
     let text = in_own_mounts(
         &workshop,
         &format!(
-            "mkdir -p dist kept; mount -t tmpfs -o size=1m none dist\n{build} && exit 9\nls -A dist\nmount -o remount,size=100m dist\n{build}\ncp dist/*.bundle kept"
+            "mkdir -p dist kept; mount -t tmpfs -o size=40m none dist; head -c 39m /dev/zero > dist/filler\n{build} && exit 9\nls -A dist\nrm dist/filler\n{build}\ncp dist/*.bundle kept"
         ),
     );
     assert!(text.contains("No space left on device") && text.contains("hint: the disk is full"), "{text}");
