@@ -39,12 +39,8 @@ pub struct Tally {
 impl Output {
     /// A bar over `total` bytes (0 = unknown).
     pub fn progress(&self, name: &str, total: u64) -> Progress {
-        let template = if total > 0 {
-            "{prefix:>24!} {bar:30} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}"
-        } else {
-            "{prefix:>24!} {spinner} {bytes:>10} {bytes_per_sec:>12}"
-        };
-        let bar = self.bar(name, total, template);
+        // Of a URL the last part tells most.
+        let bar = self.bar(name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name), total);
         let (resumed, at) = (AtomicU64::new(0), AtomicU64::new(0));
         Progress { bar, started: Instant::now(), resumed, at, tally: None }
     }
@@ -53,18 +49,19 @@ impl Output {
     pub fn tally(&self, verb: &'static str, count: usize, total: u64) -> Arc<Tally> {
         let bar = match count {
             0 | 1 => ProgressBar::hidden(),
-            _ => self.bar(
-                &format!("{verb} 0/{count}"),
-                total,
-                "{prefix:>24} {bar:30} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
-            ),
+            _ => self.bar(&format!("{verb} 0/{count}"), total),
         };
         let spoken = Mutex::new((Instant::now(), 0));
         let (done, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
         Arc::new(Tally { output: self.clone(), verb, count, total, done, bytes, bar, spoken })
     }
 
-    fn bar(&self, name: &str, total: u64, template: &str) -> ProgressBar {
+    fn bar(&self, name: &str, total: u64) -> ProgressBar {
+        let template = if total > 0 {
+            "{prefix:>24!} {bar:30} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}"
+        } else {
+            "{prefix:>24!} {spinner} {bytes:>10} {bytes_per_sec:>12}"
+        };
         let bar = self.bars.add(ProgressBar::new(total));
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
