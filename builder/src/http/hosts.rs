@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Hosts {
     most: usize,
     state: Mutex<State>,
+    /// Apart from the rest: the order of addresses is asked for while the state is held.
+    lost: Mutex<BTreeSet<String>>,
     freed: Condvar,
 }
 
@@ -16,7 +18,6 @@ pub(super) struct Hosts {
 struct State {
     busy: BTreeMap<String, usize>,
     rests: BTreeMap<String, Instant>,
-    lost: BTreeSet<String>,
 }
 
 /// The right to one download from a server; given back when dropped.
@@ -30,7 +31,7 @@ pub(super) struct Slot<'a> {
 impl Hosts {
     /// `most` downloads at a time from each server.
     pub(super) fn new(most: usize) -> Self {
-        Self { most: most.max(1), state: Mutex::default(), freed: Condvar::new() }
+        Self { most: most.max(1), state: Mutex::default(), lost: Mutex::default(), freed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,12 +90,12 @@ impl Hosts {
 
     /// `server` was not to be reached in spite of all attempts: others are asked first from now on.
     pub(super) fn lose(&self, server: &str) {
-        self.state().lost.insert(server.to_owned());
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned());
     }
 
     /// Whether `server` was lost.
     pub(super) fn is_lost(&self, server: &str) -> bool {
-        self.state().lost.contains(server)
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(server)
     }
 }
 

@@ -283,3 +283,19 @@ fn one_server_gets_few_downloads_at_a_time_and_all_together_their_number() {
     assert_eq!(crowd(2, options(8, 2)), [2, 2], "the first server does not keep the second waiting");
     assert_eq!(crowd(1, options(2, 8)), [2]);
 }
+
+#[test]
+fn files_with_several_addresses_are_fetched_side_by_side() {
+    let (first, second) = (text("x"), text("x"));
+    let urls = vec![format!("{}/x", first.url), format!("{}/x", second.url)];
+    let one = Wanted { name: "x".into(), urls, sha256: Some(Digest::of(b"x")), ..Wanted::default() };
+    let wanted = vec![one.clone(), Wanted { sha256: Some(Digest::of(b"y")), ..one }];
+    let (done, waiting) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (_directory, cache) = temporary();
+        let results = network(&[]).fetch_each(&cache, &wanted);
+        done.send(results.iter().map(Result::is_ok).collect::<Vec<_>>())
+    });
+    // Whoever asks for the order of addresses while holding what that needs would wait for ever.
+    assert_eq!(waiting.recv_timeout(Duration::from_secs(20)), Ok(vec![true, false]));
+}
