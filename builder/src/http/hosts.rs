@@ -51,20 +51,20 @@ impl Hosts {
         pending: &Mutex<Vec<T>>,
         server: impl Fn(&T) -> Option<String>,
     ) -> Option<(T, Slot<'_>)> {
-        let mut state = self.state();
         loop {
             let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
             if pending.is_empty() {
                 return None;
             }
-            let servers = pending.iter().map(&server).enumerate();
-            if let Some((at, server)) =
-                servers.into_iter().find(|(_, server)| !state.is_full(server.as_ref(), self.most))
-            {
+            // `server` may ask which servers were lost: nothing of ours is locked while it does.
+            let servers: Vec<Option<String>> = pending.iter().map(&server).collect();
+            let mut state = self.state();
+            let free = |server: &Option<String>| !state.is_full(server.as_ref(), self.most);
+            if let Some((at, server)) = servers.into_iter().enumerate().find(|(_, server)| free(server)) {
                 return Some((pending.remove(at), self.take(&mut state, server)));
             }
             drop(pending);
-            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            drop(self.freed.wait(state).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -119,6 +119,14 @@ impl Drop for Slot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_of_an_item_may_depend_on_which_were_lost() {
+        let (hosts, pending) = (Hosts::new(1), Mutex::new(vec!["a"]));
+        hosts.lose("a");
+        let server = |name: &&str| Some(if hosts.is_lost(name) { "b".to_owned() } else { (*name).to_owned() });
+        assert_eq!(hosts.next(&pending, server).unwrap().1.server.as_deref(), Some("b"));
+    }
 
     #[test]
     fn a_full_server_does_not_keep_others_waiting() {
