@@ -45,6 +45,9 @@ impl Addon {
         for (name, content) in files {
             objects.extend(objects::parse(name, content)?);
         }
+        if objects.is_empty() {
+            return Err(Failure::new("there is no Kubernetes object in the YAML").into());
+        }
         objects::check_distinct(&objects)?;
         let (patches, sampled) = patch::compile(&objects, patches)?;
         let images = images::images(&sampled, extra_images, ignore_images)?;

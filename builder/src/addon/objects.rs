@@ -12,16 +12,13 @@ use serde_json::{Map, Value};
 use super::yaml;
 use crate::failure::Failure;
 
-/// Reads all objects of a text; `place` is what messages call it.
+/// Reads all objects of a text, none if it is empty; `place` is what messages call it.
 pub fn parse(place: &str, bytes: &[u8]) -> anyhow::Result<Vec<Value>> {
     let text = std::str::from_utf8(bytes).map_err(|_| Failure::new(format!("`{place}` is not UTF-8")))?;
     let mut objects = Vec::new();
     for (line, value) in documents(place, text)? {
         let place = format!("`{place}`, line {line}");
         flatten(&place, value, &mut objects)?;
-    }
-    if objects.is_empty() {
-        return Err(Failure::new(format!("`{place}` has no Kubernetes object")).into());
     }
     Ok(objects)
 }
@@ -229,8 +226,6 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_refused_with_its_place() {
         for (text, says) in [
-            ("", "no Kubernetes object"),
-            ("---\n# only a comment\n", "no Kubernetes object"),
             ("\n\n- a\n", "line 3: expected a Kubernetes object, found a list"),
             ("hello", "found text"),
             ("kind: A\nmetadata: {name: a}", "without `apiVersion` as text; it has kind, metadata"),
@@ -246,6 +241,9 @@ mod tests {
             assert!(said(text).contains(says), "{text}: {}", said(text));
         }
         assert!(parse("x", b"\xff").is_err());
+        for empty in ["", "---\n# only a comment\n"] {
+            assert!(parse("x", empty.as_bytes()).unwrap().is_empty(), "an archive may have such a file");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ const AMD64: [Architecture; 1] = [Architecture::Amd64];
 
 /// Everything a registry has: media type and bytes, by path.
 #[derive(Clone, Default)]
-struct Shelf(BTreeMap<String, (String, Vec<u8>)>);
+pub(crate) struct Shelf(BTreeMap<String, (String, Vec<u8>)>);
 
 impl Shelf {
     fn put(&mut self, repository: &str, kind: &str, bytes: &[u8]) -> String {
@@ -55,7 +55,7 @@ impl Shelf {
     }
 
     /// An image for both architectures, with an attestation; the digest of its index.
-    fn index(&mut self, repository: &str, tag: &str, seed: u32) -> Digest {
+    pub(crate) fn index(&mut self, repository: &str, tag: &str, seed: u32) -> Digest {
         let mut children = Vec::new();
         for (architecture, seed) in [("amd64", seed), ("arm64", seed + 2)] {
             let manifest = self.image(repository, seed, architecture);
@@ -121,7 +121,7 @@ fn start(shelf: Shelf, special: impl Fn(&Request, &mut TcpStream) -> bool + Send
     })
 }
 
-fn honest(shelf: Shelf) -> Server {
+pub(crate) fn honest(shelf: Shelf) -> Server {
     start(shelf, |_, _| false)
 }
 
