@@ -5,6 +5,7 @@
 //! Dropping a host or a bed leaves no process, mount, cgroup, namespace or file behind; remains of a killed run are swept when the
 //! next bed is made. Everything here needs root and the packages of `scripts/prerequisites.sh`.
 
+pub mod apt_archive;
 pub mod bed;
 pub mod bench;
 pub mod cgroup;

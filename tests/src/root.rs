@@ -13,6 +13,8 @@ const SUITE: &str = "bookworm";
 /// A minimal server: init, network and packet-filter tools, the libraries that every Debian server has.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,iptables,nftables,conntrack,ethtool,socat,kmod,procps,ca-certificates,\
                         util-linux,mount,libseccomp2,libssl3,libpcre2-8-0,libcrypt1,zlib1g,iputils-ping";
+/// What `manifests/bases/debian-12.toml` states that every target has, beside what is essential.
+const MINIMAL: &str = "systemd,systemd-sysv,dbus,udev,kmod,iproute2,procps,util-linux,mount,ca-certificates";
 /// Raised when [`settle`] changes.
 const RECIPE: u32 = 1;
 
@@ -29,7 +31,16 @@ pub fn cache() -> Result<PathBuf> {
 
 /// The base root's directory, made now (about 20 seconds) when this recipe was never made here.
 pub fn base() -> Result<PathBuf> {
-    let key = bundle::Digest::of(format!("{SUITE} {PACKAGES} {RECIPE}").as_bytes()).short();
+    made(PACKAGES)
+}
+
+/// The root that the shipped base of Debian 12 is a statement of: nothing in it that a minimal server would lack.
+pub fn minimal() -> Result<PathBuf> {
+    made(MINIMAL)
+}
+
+fn made(packages: &str) -> Result<PathBuf> {
+    let key = bundle::Digest::of(format!("{SUITE} {packages} {RECIPE}").as_bytes()).short();
     let root = cache()?.join(format!("root-{SUITE}-{key}"));
     let _lock = lock(&cache()?.join("root.lock"))?;
     if root.exists() {
@@ -41,7 +52,7 @@ pub fn base() -> Result<PathBuf> {
     }
     Process::new("mmdebstrap")
         .args(["--quiet", "--variant=minbase"])
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={packages}"))
         .arg(SUITE)
         .arg(&unfinished)
         .arg(sources()?)
@@ -53,7 +64,7 @@ pub fn base() -> Result<PathBuf> {
 }
 
 /// The machine's own Debian sources: no mirror is named in this repository.
-fn sources() -> Result<PathBuf> {
+pub fn sources() -> Result<PathBuf> {
     let known = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].map(PathBuf::from);
     known.into_iter().find(|path| path.exists()).context("this machine has no Debian apt sources")
 }

@@ -3,6 +3,7 @@
 
 mod builder {
     pub(crate) mod complete;
+    pub(crate) mod packages;
 }
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use builder::complete;
+use builder::{complete, packages};
 use e2e::measure::taken;
 use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Process, wait};
@@ -226,7 +227,7 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 8] = [
+    let scenarios: [(&str, Scenario); 11] = [
         ("verify_and_inspect_say_what_is_inside", verify_and_inspect_say_what_is_inside),
         ("verify_needs_little_memory", verify_needs_little_memory),
         ("minisign_verifies_the_index", minisign_verifies_the_index),
@@ -235,6 +236,11 @@ fn main() -> Result<()> {
         ("skopeo_and_umoci_read_the_images", skopeo_and_umoci_read_the_images),
         ("builds_are_identical", builds_are_identical),
         ("a_killed_build_leaves_nothing_half_written", a_killed_build_leaves_nothing_half_written),
+        ("dpkg_alone_installs_the_closure_that_apt_would_choose", |_| {
+            packages::dpkg_alone_installs_the_closure_that_apt_would_choose()
+        }),
+        ("a_local_archive_becomes_a_bundle", |_| packages::a_local_archive_becomes_a_bundle()),
+        ("a_base_package_that_is_too_old_is_renewed", |_| packages::a_base_package_that_is_too_old_is_renewed()),
     ];
     let trials = scenarios.into_iter().map(|(name, scenario)| {
         let stage = stage.clone();
