@@ -56,7 +56,7 @@ impl AptArchive {
     /// Writes and signs the indexes of what is in the pool.
     pub fn publish(&self) -> Result<()> {
         let scanned = Process::new("dpkg-scanpackages")
-            .args(["--multiversion", "--arch", "amd64", "pool"])
+            .args(["--multiversion", "pool"])
             .directory(&self.directory)
             .run()
             .context("indexing the pool (scripts/prerequisites.sh installs dpkg-dev)")?;

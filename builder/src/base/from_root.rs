@@ -52,7 +52,8 @@ pub fn survey(source: &Source<'_>) -> anyhow::Result<Base> {
             .hint("give the root directory of a Debian or Ubuntu; bases of other families are written by hand")
             .into());
     }
-    let mut packages = installed(&fs_err::read_to_string(status)?)?;
+    let status = fs_err::read_to_string(status)?;
+    let mut packages = installed(&status, "Version")?;
     if source.oldest {
         for version in packages.values_mut() {
             *version = debian_version::before_updates(version).to_owned();
@@ -67,18 +68,20 @@ pub fn survey(source: &Source<'_>) -> anyhow::Result<Base> {
         programs: root.programs()?,
         modules: kernel.modules()?,
         packages,
+        provides: installed(&status, "Provides")?,
     })
 }
 
-/// Name and version of every package that dpkg has installed.
-fn installed(status: &str) -> anyhow::Result<BTreeMap<String, String>> {
+/// A field of every package that dpkg has installed and that has the field, by name.
+fn installed(status: &str, field: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let status: Deb822 = status.parse().map_err(|error| Failure::new(format!("dpkg's status is not one: {error}")))?;
     let mut packages = BTreeMap::new();
     for package in status.iter() {
         if package.get("Status").is_some_and(|status| status.ends_with(" installed"))
-            && let (Some(name), Some(version)) = (package.get("Package"), package.get("Version"))
+            && let (Some(name), Some(value)) = (package.get("Package"), package.get(field))
         {
-            packages.insert(name.to_owned(), version.to_owned());
+            let words: Vec<&str> = value.split_whitespace().collect();
+            packages.insert(name.to_owned(), words.join(" "));
         }
     }
     Ok(packages)
@@ -231,7 +234,7 @@ mod tests {
         let root = directory.path();
         let status = "Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u10\n\n\
                       Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n\
-                      Package: base-files\nStatus: hold ok installed\nVersion: 12.4+deb12u11\n";
+                      Package: base-files\nStatus: hold ok installed\nVersion: 12.4+deb12u11\nProvides: base,\n other (= 1)\n";
         write(root, "var/lib/dpkg/status", status.as_bytes(), 0o644);
         let libc = b"\x7fELF....\0GNU C Library (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\nCopyright";
         write(root, "usr/lib/x86_64-linux-gnu/libc.so.6", libc, 0o755);
@@ -259,6 +262,7 @@ mod tests {
         assert_eq!(Vec::from_iter(&base.modules), ["ip_vs", "overlay", "tcp_cubic", "tun", "vxlan"]);
         let packages: Vec<_> = base.packages.iter().map(|(name, version)| format!("{name} {version}")).collect();
         assert_eq!(packages, ["base-files 12.4", "libc6 2.36-9"]);
+        assert_eq!(base.provides, BTreeMap::from([("base-files".to_owned(), "base, other (= 1)".to_owned())]));
         let exact = survey(&Source { oldest: false, ..source }).unwrap();
         assert_eq!(exact.packages["libc6"], "2.36-9+deb12u10");
 

@@ -44,6 +44,10 @@ pub struct Base {
     pub modules: BTreeSet<String>,
     /// Packages and the lowest version that a target has; an empty version is older than every real one.
     pub packages: BTreeMap<String, String>,
+    /// For packages that stand for others: their `Provides`, as dpkg has it. What is not stated is taken from an index that
+    /// lists the package.
+    #[serde(default)]
+    pub provides: BTreeMap<String, String>,
 }
 
 impl Base {
@@ -105,9 +109,13 @@ impl Base {
         for (name, list) in [("libraries", &self.libraries), ("programs", &self.programs), ("modules", &self.modules)] {
             text += &format!("\n{name} = [\n{}]\n", wrapped(list));
         }
-        text += "\n[packages]\n";
-        for (name, version) in &self.packages {
-            text += &format!("{} = {}\n", key(name), quoted(version));
+        for (table, values) in [("packages", &self.packages), ("provides", &self.provides)] {
+            if !values.is_empty() {
+                text += &format!("\n[{table}]\n");
+            }
+            for (name, value) in values {
+                text += &format!("{} = {}\n", key(name), quoted(value));
+            }
         }
         text
     }
@@ -160,6 +168,7 @@ mod tests {
             packages: [("libstdc++6", "12.2.0-14"), ("adduser", "3.134")]
                 .map(|(name, version)| (name.to_owned(), version.to_owned()))
                 .into(),
+            provides: BTreeMap::from([("adduser".to_owned(), "useradd (= 1)".to_owned())]),
         }
     }
 

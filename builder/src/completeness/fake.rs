@@ -53,6 +53,7 @@ pub(super) fn elf(needed: &[&str], glibc: &str) -> Elf {
 pub(super) fn target() -> Target {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Target::new(Base {
+        provides: std::collections::BTreeMap::new(),
         distribution: "debian-12".into(),
         family: Family::Deb,
         glibc: "2.36".into(),

@@ -126,7 +126,7 @@ fn of_suites(
         return Err(Failure::usage(text).hint("say `repositories` instead").into());
     }
     let universe = Universe::new(offers.of_suites(suites, architecture)?, architecture, offers.suite_names());
-    let request = Request { install: &wanted.roots, base: &base.packages, recommends: false };
+    let request = Request { install: &wanted.roots, base: &base.packages, provides: &base.provides, recommends: false };
     let closure = deb::resolve(&universe, &request)?;
     let version = match wanted.kind {
         Kind::Kernel => Some(kernel_version(wanted, &closure)?),

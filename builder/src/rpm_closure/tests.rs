@@ -50,6 +50,7 @@ fn package(name: &str, version: &str, lines: &[&str]) -> Package {
 
 fn base(packages: &[(&str, &str)]) -> Base {
     Base {
+        provides: std::collections::BTreeMap::new(),
         distribution: "el9".into(),
         family: Family::Rpm,
         glibc: "2.34".into(),

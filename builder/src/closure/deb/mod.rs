@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub install: &'a [String],
     /// Packages that targets have, and their lowest versions.
     pub base: &'a BTreeMap<String, String>,
+    /// What packages of the base provide, by name, as far as the base states it.
+    pub provides: &'a BTreeMap<String, String>,
     /// Whether to bring what is recommended, too, as far as that is possible.
     pub recommends: bool,
 }
@@ -57,11 +59,11 @@ pub struct Closure<'a> {
 /// Computes the closure, or says all that stands in its way.
 pub fn resolve<'a>(universe: &Universe<'a>, request: &Request<'a>) -> anyhow::Result<Closure<'a>> {
     let roots = request.install.iter().map(|text| solver::root(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut solver = Solver::new(universe, request, &roots);
+    let mut solver = Solver::new(universe, request, &roots)?;
     match solver.search() {
         Ok(()) => Ok(Closure { members: order::order(universe, &solver.chosen())? }),
         Err(gave_up) => {
-            let problems = report::problems(universe, request, &roots);
+            let problems = report::problems(universe, request, &roots)?;
             let mut text = match problems[..] {
                 [] if gave_up => "no way was found to install them on the base; too many were tried".to_owned(),
                 [] => "there is no way to install them on the base".to_owned(),

@@ -8,8 +8,12 @@ use super::solver::{Requirement, Root, Solver, Why};
 use super::universe::Universe;
 
 /// Walks on over every obstacle and names it.
-pub(super) fn problems<'a>(universe: &Universe<'a>, request: &Request<'a>, roots: &[Root<'a>]) -> Vec<String> {
-    let mut solver = Solver::new(universe, request, roots);
+pub(super) fn problems<'a>(
+    universe: &Universe<'a>,
+    request: &Request<'a>,
+    roots: &[Root<'a>],
+) -> anyhow::Result<Vec<String>> {
+    let mut solver = Solver::new(universe, request, roots)?;
     solver.clashes = Some(Vec::new());
     let mut problems: Vec<String> = Vec::new();
     while let Some(at) = solver.next() {
@@ -40,7 +44,7 @@ pub(super) fn problems<'a>(universe: &Universe<'a>, request: &Request<'a>, roots
     problems.extend(clashes.iter().map(ToString::to_string));
     let mut seen = BTreeSet::new();
     problems.retain(|problem| seen.insert(problem.clone()));
-    problems
+    Ok(problems)
 }
 
 /// What there is of the names of a requirement.

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use anyhow::Context as _;
+
 use super::Request;
 use super::relation::{Group, Operator, Relation, parse_list};
 use super::universe::{Facts, Universe};
@@ -126,6 +128,8 @@ struct Decision {
 pub(super) struct Solver<'u, 'a> {
     universe: &'u Universe<'a>,
     recommends: bool,
+    /// What packages of the base provide, where the base states it.
+    stated: BTreeMap<&'a str, Facts<'a>>,
     pub(super) present: BTreeMap<&'a str, Present<'a>>,
     pub(super) agenda: Vec<Requirement<'a>>,
     trail: Vec<(&'a str, Option<Present<'a>>)>,
@@ -138,7 +142,7 @@ pub(super) struct Solver<'u, 'a> {
 }
 
 impl<'u, 'a> Solver<'u, 'a> {
-    pub(super) fn new(universe: &'u Universe<'a>, request: &Request<'a>, roots: &[Root<'a>]) -> Self {
+    pub(super) fn new(universe: &'u Universe<'a>, request: &Request<'a>, roots: &[Root<'a>]) -> anyhow::Result<Self> {
         let base = request.base.iter().map(|(name, version)| {
             let number = universe.nearest(name, version);
             (name.as_str(), Present { version, number, chosen: false, needed_by: None })
@@ -149,9 +153,15 @@ impl<'u, 'a> Solver<'u, 'a> {
             why: Why::Asked,
             suite: root.suite,
         };
-        Self {
+        let mut stated = BTreeMap::new();
+        for (name, text) in request.provides {
+            let provides = parse_list(text).with_context(|| format!("reading what `{name}` of the base provides"))?;
+            stated.insert(name.as_str(), Facts::providing(&provides));
+        }
+        Ok(Self {
             universe,
             recommends: request.recommends,
+            stated,
             present: base.collect(),
             agenda: roots.iter().map(asked).collect(),
             trail: Vec::new(),
@@ -159,7 +169,7 @@ impl<'u, 'a> Solver<'u, 'a> {
             other: 0,
             steps: 0,
             clashes: None,
-        }
+        })
     }
 
     /// Finds a way; `Err(true)` if it gave up, `Err(false)` if there is none.
@@ -297,11 +307,17 @@ impl<'u, 'a> Solver<'u, 'a> {
                 .present
                 .get(relation.name)
                 .is_some_and(|present| relation.allows(present.version) && self.qualifies(relation, present.number));
-            real || self.present.values().any(|present| {
-                let Some(number) = present.number else { return false };
-                self.qualifies(relation, Some(number)) && provides(self.universe.facts(number), relation)
+            real || self.present.iter().any(|(name, present)| {
+                self.qualifies(relation, present.number)
+                    && self.provisions(name, present).is_some_and(|facts| provides(facts, relation))
             })
         })
+    }
+
+    /// What tells what a package that is there provides.
+    fn provisions(&self, name: &str, present: &Present<'a>) -> Option<&Facts<'a>> {
+        let stated = self.stated.get(name).filter(|_| !present.chosen);
+        stated.or_else(|| present.number.map(|number| self.universe.facts(number)))
     }
 
     /// Adds a package and what follows from it.
@@ -429,8 +445,8 @@ impl<'u, 'a> Solver<'u, 'a> {
             return Vec::new();
         }
         let mut names: BTreeSet<&str> = gone.iter().copied().collect();
-        for present in gone.iter().filter_map(|name| self.present.get(name)) {
-            let facts = present.number.map(|number| self.universe.facts(number));
+        for (name, present) in gone.iter().filter_map(|name| self.present.get_key_value(name)) {
+            let facts = self.provisions(name, present);
             names.extend(facts.into_iter().flat_map(|facts| facts.provides.iter().map(|(name, _)| *name)));
         }
         let concerned = |group: &Group<'a>| group.iter().any(|relation| names.contains(relation.name));

@@ -42,10 +42,19 @@ fn solve(lines: &[&str], base: &[(&str, &str)], install: &[&str]) -> String {
 fn solve_with(lines: &[&str], base: &[(&str, &str)], install: &[&str], recommends: bool) -> String {
     let packages = world(lines);
     let universe = universe(&packages);
-    let base: BTreeMap<String, String> =
-        base.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
+    // `NAME VERSION` of the base, or `NAME provides TEXT`.
+    let provides = base.iter().filter_map(|(name, text)| Some((name, text.strip_prefix("provides ")?)));
+    let provides: BTreeMap<String, String> =
+        provides.map(|(name, text)| ((*name).to_owned(), text.to_owned())).collect();
+    let base: BTreeMap<String, String> = base
+        .iter()
+        .map(|(name, version)| {
+            ((*name).to_owned(), version.strip_prefix("provides ").map_or(*version, |_| "1").to_owned())
+        })
+        .collect();
     let install: Vec<String> = install.iter().map(|name| (*name).to_owned()).collect();
-    let closure = match resolve(&universe, &Request { install: &install, base: &base, recommends }) {
+    let closure = match resolve(&universe, &Request { install: &install, base: &base, provides: &provides, recommends })
+    {
         Ok(closure) => closure,
         Err(error) => return error.to_string(),
     };
@@ -133,6 +142,17 @@ fn virtual_packages_count_with_their_versions() {
         text.contains("`api (>= 2)` is needed by `tool`: on offer is `old` 9 in bookworm, which provides it"),
         "{text}"
     );
+}
+
+#[test]
+fn what_the_base_states_to_be_provided_counts_though_no_index_lists_the_package() {
+    let lines = ["tool 1; Depends: lsb-base (>= 3)"];
+    assert_eq!(solve(&lines, &[("sysvinit-utils", "provides lsb-base (= 11), x")], &["tool"]), "tool=1");
+    let text = solve(&lines, &[("sysvinit-utils", "provides lsb-base (= 2)")], &["tool"]);
+    assert!(text.contains("`lsb-base (>= 3)` is needed by `tool`"), "{text}");
+    // What is stated is right even where an index lists a newer version that provides more.
+    let newer = ["tool 1; Depends: api", "base 2; Provides: api"];
+    assert!(solve(&newer, &[("base", "provides other")], &["tool"]).contains("base=2[1]<tool"));
 }
 
 #[test]

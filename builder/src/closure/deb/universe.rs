@@ -48,6 +48,14 @@ pub struct Universe<'a> {
     suites: Vec<Vec<String>>,
 }
 
+impl<'a> Facts<'a> {
+    /// Of a package of which nothing is known but what it provides.
+    pub(super) fn providing(provides: &[Relation<'a>]) -> Self {
+        let provides = provides.iter().map(|given| (given.name, given.bound.map(|(_, version)| version))).collect();
+        Self { provides, ..Self::default() }
+    }
+}
+
 impl<'a> Universe<'a> {
     /// Sorts the packages (each with the number of its index); `suites` are the names of each index's suite.
     pub fn new(packages: Vec<(&'a Package, usize)>, architecture: Architecture, suites: Vec<Vec<String>>) -> Self {
@@ -126,15 +134,13 @@ impl<'a> Universe<'a> {
 fn facts(package: &Package) -> anyhow::Result<Facts<'_>> {
     let groups = |field| parse_groups(package.field(field));
     let list = |field| parse_list(package.field(field));
-    let provides = list(Field::Provides)?;
     Ok(Facts {
         pre_depends: groups(Field::PreDepends)?,
         depends: groups(Field::Depends)?,
         recommends: groups(Field::Recommends)?,
-        provides: provides.iter().map(|given| (given.name, given.bound.map(|(_, version)| version))).collect(),
         conflicts: list(Field::Conflicts)?,
         breaks: list(Field::Breaks)?,
         replaces: list(Field::Replaces)?,
-        broken: None,
+        ..Facts::providing(&list(Field::Provides)?)
     })
 }
