@@ -4,7 +4,7 @@ use bundle::Digest;
 
 use crate::registry::{Shelf, honest};
 use crate::server::Server;
-use crate::workshop::{Piece, Workshop, plain, stderr, stdout, tar_gz};
+use crate::workshop::{Piece, Workshop, stderr, stdout, tar_gz};
 
 const DNS: &str = r#"apiVersion: v1
 kind: ConfigMap
@@ -122,12 +122,14 @@ fn the_objects_and_every_image_they_name_are_in_the_bundle() {
     assert!(fetch_and_build(&shop, &registry, "two").contains("10 components, 0 packed anew"));
     assert_eq!(fs_err::read(shop.bundle("one")).unwrap(), fs_err::read(shop.bundle("two")).unwrap());
 
-    let inspect = stdout(&plain().args(["inspect", "--json"]).arg(shop.bundle("one")).assert().success());
+    // The signed list of files stands in the bundle as text.
+    let bundle = fs_err::read(shop.bundle("one")).unwrap();
+    let signed = String::from_utf8_lossy(&bundle);
     let objects = r#"[{"apiVersion":"v1","data":{"Corefile":".:53 { kubernetes cluster.local }\n","net.json":"{\"Network\": \"10.0.0.0/8\", \"Mode\": 0644}"},"kind":"ConfigMap","metadata":{"name":"dns","namespace":"kube-system"}},{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"dns","namespace":"kube-system"},"spec":{"template":{"spec":{"containers":[{"args":["--sidecar=registry.invalid/team/sidecar:v2","--volume-mode",420],"image":"registry.invalid/team/dns:v1","name":"dns"}],"initContainers":[{"image":"registry.invalid/team/init:v1","name":"init"}]}}}}]"#;
     let patches = r#"[{"object":0,"path":"/data/Corefile","replace":"cluster.local","value":"{{ cluster.domain }}"}]"#;
     let web = r#"[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}},{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"containers":[{"image":"registry.invalid/team/web:v3","name":"a"},{"image":"registry.invalid/team/dns:v1","name":"b"}]}}]"#;
     for file in [objects, patches, web, "[]"] {
-        assert!(inspect.contains(&Digest::of(file.as_bytes()).hex()), "{file}: {inspect}");
+        assert!(signed.contains(&Digest::of(file.as_bytes()).hex()), "{file}");
     }
 }
 
