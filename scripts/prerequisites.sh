@@ -7,6 +7,7 @@ packages=(
     systemd-container mmdebstrap debian-archive-keyring iproute2 nftables util-linux curl     # throwaway hosts
     minisign skopeo umoci zstd xz-utils openssl etcd-client gpgv gnupg tar time file          # independent judges
     createrepo-c dnf rpm rpm2cpio cpio                                                        # EL, likewise
+    docker-registry                                                                           # a server that tests start
     shellcheck git
 )
 hint() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
@@ -21,6 +22,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     apt-get -qq update >&2 || hint "the package lists could not be fetched" "check this machine's apt sources with: apt-get update"
     apt-get -qq -y --no-install-recommends install "${missing[@]}" >&2 ||
         hint "the packages could not be installed" "run: apt-get install ${missing[*]}"
+    systemctl --quiet disable --now docker-registry 2>/dev/null || true # Debian starts it at once, on every interface
 fi
 
 # A debug build of cargo-deny takes a third of the time and is as quick in use. It lands in cargo's own bin directory.

@@ -16,6 +16,7 @@ pub mod measure;
 pub mod output;
 pub mod process;
 pub mod product;
+pub mod registry;
 pub mod root;
 pub mod run;
 pub mod snapshot;

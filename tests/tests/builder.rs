@@ -4,6 +4,7 @@
 mod builder {
     pub(crate) mod complete;
     pub(crate) mod packages;
+    pub(crate) mod registry;
 }
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use builder::{complete, packages};
+use builder::{complete, packages, registry};
 use e2e::measure::taken;
 use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Process, wait};
@@ -227,7 +228,11 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 11] = [
+    let scenarios: [(&str, Scenario); 13] = [
+        ("images_are_the_registrys_byte_for_byte", |_| registry::images_are_the_registrys_byte_for_byte()),
+        ("guarded_registries_let_us_in_with_the_login_alone", |_| {
+            registry::guarded_registries_let_us_in_with_the_login_alone()
+        }),
         ("verify_and_inspect_say_what_is_inside", verify_and_inspect_say_what_is_inside),
         ("verify_needs_little_memory", verify_needs_little_memory),
         ("minisign_verifies_the_index", minisign_verifies_the_index),
