@@ -2,8 +2,8 @@
 //!
 //! `sha256/HEX` are finished downloads, `part/KEY` unfinished ones, `layer/KEY` packed layers, `contents/HEX.json` what packages
 //! hold, `tmp/` spool directories.
-//! All of it is its owner's alone. A finished file is believed for its digest only: it is hashed before use, and removed when
-//! it is damaged. Files get their final name by one rename after fsync, so a killed builder leaves nothing half-written under
+//! All of it is its owner's alone. A finished file is believed for its digest only: it is hashed before use, and replaced
+//! when it is damaged. Files get their final name by one rename after fsync, so a killed builder leaves nothing half-written under
 //! one. A cache that cannot be written serves what it has; what is made anew then lies in a directory of this run.
 
 mod file;

@@ -56,11 +56,11 @@ impl Hosts {
             if pending.is_empty() {
                 return None;
             }
-            // `server` may ask which servers were lost: nothing of ours is locked while it does.
-            let servers: Vec<Option<String>> = pending.iter().map(&server).collect();
             let mut state = self.state();
-            let free = |server: &Option<String>| !state.is_full(server.as_ref(), self.most);
-            if let Some((at, server)) = servers.into_iter().enumerate().find(|(_, server)| free(server)) {
+            // `server` may ask which were lost: that is not behind this lock.
+            let servers = pending.iter().map(&server).enumerate();
+            let free = servers.into_iter().find(|(_, server)| !state.is_full(server.as_ref(), self.most));
+            if let Some((at, server)) = free {
                 return Some((pending.remove(at), self.take(&mut state, server)));
             }
             drop(pending);
@@ -91,6 +91,11 @@ impl Hosts {
     /// `server` was not to be reached in spite of all attempts: others are asked first from now on.
     pub(super) fn lose(&self, server: &str) {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned());
+    }
+
+    /// `server` is there.
+    pub(super) fn find(&self, server: &str) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).remove(server);
     }
 
     /// Whether `server` was lost.

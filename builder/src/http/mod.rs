@@ -20,6 +20,7 @@ mod wanted;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bundle::Digest;
@@ -153,6 +154,9 @@ impl Network {
             partial.discard()?;
             return Ok(known(found));
         }
+        if let Some(path) = wanted.sha256.map(|sha256| cache.path(&sha256)).filter(|path| path.exists()) {
+            self.output.warning(&format!("{}; fetching it again", damaged(wanted, &path)));
+        }
         let progress = self.output.progress(&wanted.name, wanted.size.unwrap_or(0)).within(tally);
         let (sha256, size) = self.fetch_anywhere(wanted, &mut partial, &progress, slot)?;
         partial.set_note(None)?;
@@ -186,7 +190,12 @@ impl Network {
             let mine = slot.take().filter(|slot| slot.server == server);
             let _slot = mine.unwrap_or_else(|| self.hosts.enter(server.clone()));
             let error = match self.fetch_from(&mut Download { url, wanted, partial, progress }) {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    if let Some(server) = &server {
+                        self.hosts.find(server);
+                    }
+                    return Ok(done);
+                }
                 Err(Trouble::Local(error)) => {
                     failure = Some(error);
                     break;
@@ -240,19 +249,12 @@ impl Network {
         let (path, size) = match cache.look(&sha256)? {
             Stored::Missing => return Ok(None),
             Stored::Whole(path, size) => (path, size),
-            Stored::Damaged(path) => {
-                let text = format!("`{}` is damaged in the cache: `{}`", wanted.name, path.display());
-                if self.options.offline || cache.is_read_only() {
-                    let hint = "delete the file, and run without `--offline` on a cache that can be written";
-                    return Err(Failure::new(text).hint(hint).into());
-                }
-                self.output.warning(&format!("{text}; fetching it again"));
-                // Gone already: another builder has noticed, too.
-                return match fs_err::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-                    _ => Ok(None),
-                };
+            // Replaced when the right one is there: another builder may be about to do that.
+            Stored::Damaged(path) if self.options.offline || cache.is_read_only() => {
+                let hint = "delete the file, and run without `--offline` on a cache that can be written";
+                return Err(Failure::new(damaged(wanted, &path)).hint(hint).into());
             }
+            Stored::Damaged(_) => return Ok(None),
         };
         match wanted.size {
             Some(expected) if expected != size => {
@@ -261,4 +263,8 @@ impl Network {
             _ => Ok(Some(Fetched { path, size, sha256 })),
         }
     }
+}
+
+fn damaged(wanted: &Wanted, path: &Path) -> String {
+    format!("`{}` is damaged in the cache: `{}`", wanted.name, path.display())
 }

@@ -274,4 +274,11 @@ mod tests {
         let error = published.check(list, None, Some(Sha512::of(b"b"))).unwrap_err().to_string();
         assert!(error.contains(&Sha512::of(b"b").to_string()), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(?s)(SHA256 ?\\(|[0-9a-f]{64}|-----BEGIN PGP SIGNED MESSAGE-----\n|[ \t*=)\n]|.){0,40}", url in ".*") {
+            let _ = find(&text, &url);
+        }
+    }
 }

@@ -214,6 +214,21 @@ fn the_next_address_is_asked_after_one_that_is_gone_has_nothing_or_lies() {
 }
 
 #[test]
+fn a_server_that_was_lost_is_asked_last_from_then_on() {
+    let sick =
+        Server::start(|_, _, stream| respond(stream, "503 Service Unavailable", &["Content-Length: 0".into()], b""));
+    let good = text("content");
+    let (sick_url, good_url) = (format!("{}/", sick.url), format!("{}/", good.url));
+    let network = network(&[("https://x.invalid/", &sick_url), ("https://x.invalid/", &good_url)]);
+    let (_directory, cache) = temporary();
+    for name in ["a", "b", "c"] {
+        let wanted = Wanted { urls: vec![format!("https://x.invalid/{name}")], ..Wanted::default() };
+        network.fetch(&cache, &wanted).unwrap();
+    }
+    assert_eq!((sick.requests().len(), good.requests().len()), (3, 3));
+}
+
+#[test]
 fn a_second_digest_is_checked_in_the_same_pass() {
     let server = text("content");
     let (_directory, cache) = temporary();

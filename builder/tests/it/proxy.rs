@@ -63,14 +63,15 @@ fn plain_requests_go_through_the_proxy_of_the_environment_and_its_password_is_no
     }
 }
 
-/// A TLS server whose certificate a new authority signed; serves `content` to every request. Ends after `connections`.
+/// A TLS server whose certificate a new authority signed; answers every request with this head and `content`. Ends after `connections`.
 struct Tls {
     port: u16,
     authority: String,
     thread: JoinHandle<()>,
 }
 
-fn tls(content: Vec<u8>, connections: usize) -> Tls {
+fn tls(head: &str, content: Vec<u8>, connections: usize) -> Tls {
+    let head = head.to_owned();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -91,10 +92,10 @@ fn tls(content: Vec<u8>, connections: usize) -> Tls {
             let connection = ServerConnection::new(config.clone()).unwrap();
             let mut tls = BufReader::new(StreamOwned::new(connection, stream.unwrap()));
             // A client that does not trust us hangs up here.
-            let head: Vec<String> =
+            let asked: Vec<String> =
                 tls.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            if !head.is_empty() {
-                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", content.len());
+            if !asked.is_empty() {
+                let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", content.len());
                 let tls = tls.get_mut();
                 let _ = tls.write_all(head.as_bytes()).and_then(|()| tls.write_all(&content));
                 tls.conn.send_close_notify();
@@ -108,7 +109,7 @@ fn tls(content: Vec<u8>, connections: usize) -> Tls {
 #[test]
 fn tls_goes_through_the_proxy_and_trusts_the_authority_that_is_given() {
     let (workshop, archive) = workshop();
-    let tls = tls(archive, 3);
+    let tls = tls("200 OK", archive, 3);
     workshop.write("ca.pem", tls.authority.as_bytes());
     let mirror = format!("https://localhost:{}", tls.port);
     let port = tls.port;
@@ -140,4 +141,17 @@ fn tls_goes_through_the_proxy_and_trusts_the_authority_that_is_given() {
     fs_err::remove_dir_all(workshop.path("fresh")).unwrap();
     let wrong = fetch(&workshop, &mirror).args(["--ca-file", "installer.bin"]).assert().code(2);
     assert!(stderr(&wrong).contains("holds no PEM certificates"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_redirect_from_tls_to_plain_http_is_refused() {
+    let (workshop, archive) = workshop();
+    let plain = Server::start(move |_, request, stream| honest(request, stream, &archive));
+    let tls = tls(&format!("302 Found\r\nLocation: {}/server.tar.gz", plain.url), Vec::new(), 1);
+    workshop.write("ca.pem", tls.authority.as_bytes());
+    let refused = fetch(&workshop, &format!("https://localhost:{}", tls.port)).args(["--ca-file", "ca.pem"]).assert();
+    let error = stderr(&refused.code(1));
+    assert!(error.contains("a redirect leads from https to plain http"), "{error}");
+    assert_eq!(plain.requests().len(), 0);
+    tls.thread.join().unwrap();
 }
