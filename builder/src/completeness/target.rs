@@ -85,10 +85,14 @@ impl Target {
             }
             self.files.insert(path);
         }
-        let is_kernel = kind == Kind::Kernel || contents.kernels.values().any(|kernel| kernel.image);
-        if is_kernel {
+        if kind == Kind::Kernel || !contents.kernels.is_empty() {
             kernel_modules::merge(self.kernels.entry(component.to_owned()).or_default(), &contents.kernels);
         }
+    }
+
+    /// Forgets what `component`, which is no kernel, brings of kernels that it does not bring themselves: headers, for example.
+    fn forget_parts(&mut self, component: &str) {
+        self.kernels.retain(|name, kernels| name != component || kernels.values().any(|kernel| kernel.image));
     }
 
     /// Whether it has a program at this absolute path.
@@ -169,6 +173,10 @@ pub(super) fn gather(
             if fits {
                 target.install(component.kind, component.name.as_str(), package, contents, architecture);
             }
+        }
+        for component in pieces.iter().map(|piece| &piece.component).filter(|component| component.kind != Kind::Kernel)
+        {
+            target.forget_parts(component.name.as_str());
         }
         targets.push(target);
     }

@@ -8,6 +8,7 @@ use builder::elf::{self, Elf, GlibcVersion};
 use bundle::Digest;
 
 use crate::forged::Forged;
+use crate::rpm_yard::Yard;
 use crate::workshop::{Workshop, stderr};
 
 /// The programs and libraries of this machine, some hundred of them.
@@ -401,4 +402,40 @@ fn packages_and_images_that_a_lock_has_lost_are_named() {
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }
+}
+
+/// A kernel in real RPM packages: what is built in, what is in another package, and what is there.
+#[test]
+fn a_kernel_of_rpm_packages_is_looked_into() {
+    let yard = Yard::new();
+    let directory = "/lib/modules/5.14.0-1.el9.x86_64";
+    let (image, config) = (format!("{directory}/vmlinuz"), format!("{directory}/config"));
+    let module = format!("{directory}/kernel/drivers/net/vxlan/vxlan.ko.xz");
+    let core = [(image.as_str(), "MZ"), (config.as_str(), "CONFIG_OVERLAY_FS=y\nCONFIG_VXLAN=m\n")];
+    yard.build(&[("kernel-core", "5.14.0-1.el9", &[], &core)], "w3.zstdio");
+    yard.build(&[("kernel-modules", "5.14.0-1.el9", &[], &[(module.as_str(), "x")])], "w6.xzdio");
+    let rpm = |name: &str| fs_err::read(yard.workshop.path(&format!("repo/{name}-5.14.0-1.el9.x86_64.rpm"))).unwrap();
+
+    let workshop = complete();
+    let base = BASE
+        .replace("debian-12", "el9")
+        .replace("\"deb\"", "\"rpm\"")
+        .replace("\"libc.so.6\"", "\"libc.so.6\", \"libhelp.so.1\"")
+        .replace("\"/usr/bin/mkdir\"", "\"/usr/bin/mkdir\", \"/usr/sbin/helper\"");
+    workshop.write("release/bases/el9.toml", base.as_bytes());
+    workshop.write("release/kernel-core-5.14.0-1.el9.x86_64.rpm", &rpm("kernel-core"));
+    workshop.write("release/kernel-modules-5.14.0-1.el9.x86_64.rpm", &rpm("kernel-modules"));
+    let manifest =
+        MANIFEST.replace("debian-12", "el9").replace("host_1_amd64.deb", "kernel-core-5.14.0-1.el9.x86_64.rpm");
+    workshop.write("release/demo.toml", manifest.as_bytes());
+    let (code, said) = outcome(&workshop);
+    assert_eq!(code, 1, "{said}");
+    let part = "`tool` needs the kernel module `vxlan`, which `host` does not bring for 5.14.0-1.el9.x86_64 (CONFIG_VXLAN=m: it is in a package that is not here)";
+    assert!(said.contains("one problem:") && said.contains(part), "{said}");
+
+    let modules =
+        "\n[[component.host.artifact]]\nfile = \"kernel-modules-5.14.0-1.el9.x86_64.rpm\"\ntrust = \"first-use\"\n";
+    workshop.write("release/demo.toml", (manifest + modules).as_bytes());
+    let (code, said) = outcome(&workshop);
+    assert_eq!(code, 0, "{said}");
 }
