@@ -110,9 +110,11 @@ impl Target {
         self.files.contains(&merged(path))
     }
 
-    /// Whether it has a package of this name, in whatever version.
+    /// Whether it has a package of this name, or one of the base that stands for it, in whatever version.
     pub(super) fn has_package(&self, name: &str) -> bool {
-        self.base.packages.contains_key(name) || self.packages.contains(name)
+        let mut provided = self.base.provides.values().flat_map(|names| names.split(','));
+        let is_it = |one: &str| one.split('(').next().is_some_and(|one| one.trim() == name);
+        self.base.packages.contains_key(name) || self.packages.contains(name) || provided.any(is_it)
     }
 
     /// Its name: `debian-12`.
@@ -194,6 +196,8 @@ mod tests {
         assert!(target.has_program("/bin/mkdir") && target.has_program("/usr/bin/mkdir"));
         assert!(!target.has_program("/usr/sbin/nginx") && !target.has_library("libpcre2-8.so.0"));
         assert!(!target.has_package("nginx"));
+        target.base.provides = [("adduser".to_owned(), "useradd (= 1), user-tools".to_owned())].into();
+        assert!(target.has_package("useradd") && target.has_package("user-tools") && !target.has_package("user"));
         let package = |name: &str, version: &str| Package {
             name: name.into(),
             version: version.into(),
