@@ -247,14 +247,13 @@ impl Network {
     fn find(&self, cache: &Cache, wanted: &Wanted) -> anyhow::Result<Option<Fetched>> {
         let Some(sha256) = wanted.sha256 else { return Ok(None) };
         let (path, size) = match cache.look(&sha256)? {
-            Stored::Missing => return Ok(None),
             Stored::Whole(path, size) => (path, size),
             // Replaced when the right one is there: another builder may be about to do that.
             Stored::Damaged(path) if self.options.offline || cache.is_read_only() => {
                 let hint = "delete the file, and run without `--offline` on a cache that can be written";
                 return Err(Failure::new(damaged(wanted, &path)).hint(hint).into());
             }
-            Stored::Damaged(_) => return Ok(None),
+            Stored::Missing | Stored::Damaged(_) => return Ok(None),
         };
         match wanted.size {
             Some(expected) if expected != size => {
