@@ -1,5 +1,9 @@
 //! The apt source against a signed archive made here with gpg and dpkg-deb: the chain holds, and each lie is refused.
 
+mod addresses;
+mod closure;
+mod hostile;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -96,7 +100,11 @@ impl Archive {
 
     /// Writes Packages, Release and InRelease.
     fn publish(&self, date: &str) {
-        let packages = self.packages();
+        self.publish_index(&self.packages(), date);
+    }
+
+    /// The same with this text as Packages.
+    fn publish_index(&self, packages: &str, date: &str) {
         self.workshop.write("archive/dists/stable/main/binary-amd64/Packages", packages.as_bytes());
         let line = format!(" {} {} main/binary-amd64/Packages", Digest::of(packages.as_bytes()).hex(), packages.len());
         self.sign(&format!("Origin: Test\nSuite: stable\nCodename: testing-x\nDate: {date}\nSHA256:\n{line}\n"), "gpg");
