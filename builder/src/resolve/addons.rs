@@ -53,7 +53,10 @@ pub(super) fn resolve(
                     .into());
                 }
             }
-            needed.extend(addon.images);
+            // A tag beside a digest names nothing of its own.
+            for image in addon.images {
+                needed.insert(image.image_name().parse()?);
+            }
         }
         components.insert(format!("addon-{name}").parse()?, component);
     }
@@ -61,7 +64,7 @@ pub(super) fn resolve(
     needed.retain(|reference| !there.contains(&reference.image_name()));
     for (name, reference) in addon::component_names(&needed)? {
         let expected = digests.get(&reference).copied();
-        let entry = images::entry(&reference.to_string(), expected, &release.architectures, before, session)
+        let entry = images::entry(&reference.image_name(), expected, &release.architectures, before, session)
             .with_context(|| format!("resolving component `{name}`"))?;
         components
             .insert(name, made(addon::image_version(&reference)?, Kind::Container, &release.architectures, &entry));

@@ -42,8 +42,12 @@ fn an_image_is_locked_and_packed_and_then_read_by_the_reader_of_bundles() {
     }
     // What the lock has, is kept: also when the tag is moved.
     let mut moved = shelf.clone();
-    moved.index("team/app", "1.0", 20);
-    lock(&shop, &honest(moved)).success();
+    let new = moved.index("team/app", "1.0", 20);
+    let other = honest(moved.clone());
+    lock(&shop, &other).success();
+    let mut check = shop.builder("lock");
+    let check = check.arg("--mirror").arg(mirror(&other)).args(["--check", "release/demo.toml"]).assert().failure();
+    assert!(stdout(&check).contains(&new.hex()), "{}", stdout(&check));
     assert_eq!(fs_err::read_to_string(shop.path("release/demo.lock")).unwrap(), text);
 
     let fetch =
