@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Figures beside a baseline of the same run: build cold and warm, verify beside openssl, unpack beside zstd and tar, memory, time to Ready.
+# Figures beside a baseline of the same run: build cold, warm and changed, packing beside tar and zstd, verifying beside openssl,
+# unpacking beside zstd and tar, memory, time to Ready.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/prerequisites.sh

@@ -25,6 +25,7 @@ The way of a bundle:
   builder build manifests/debian-12.toml --installer target/release/installer --key release.key
   builder verify dist/debian-12-1.20.2-1-amd64.bundle --key release.pub
   builder inspect dist/debian-12-1.20.2-1-amd64.bundle
+  builder inspect NEW.bundle --diff OLD.bundle
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bundle refused, 130 interrupted.";
 
@@ -225,6 +226,21 @@ pub struct VerifyArgs {
     /// So many of the keys must have signed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threshold: usize,
+    /// Build it again from this manifest (or lock) and compare all but the signatures; nothing that was packed before is used.
+    #[arg(long, value_name = "MANIFEST")]
+    pub rebuild: Option<PathBuf>,
+    /// For `--rebuild`: the installer that was published with the bundle [default: `installer` beside the bundle].
+    #[arg(long, value_name = "PATH", requires = "rebuild")]
+    pub installer: Option<PathBuf>,
+    /// For `--rebuild`: component data [default: `components` beside the manifest].
+    #[arg(long, value_name = "DIR", requires = "rebuild")]
+    pub components_dir: Option<PathBuf>,
+    /// For `--rebuild`: threads that pack [default: the machine's cores].
+    #[arg(long, value_name = "N", requires = "rebuild", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// For `--rebuild`: how artifacts are reached.
+    #[command(flatten)]
+    pub network: NetworkArgs,
 }
 
 /// `builder inspect`.
@@ -238,6 +254,12 @@ pub struct InspectArgs {
     /// List every file of every component.
     #[arg(long)]
     pub files: bool,
+    /// Show what has changed since this older bundle, and how many bytes are new.
+    #[arg(long, value_name = "OLD", conflicts_with_all = ["files", "sbom"])]
+    pub diff: Option<PathBuf>,
+    /// Print the bill of materials that the bundle carries (CycloneDX, JSON).
+    #[arg(long, conflicts_with = "files")]
+    pub sbom: bool,
 }
 
 /// `builder base`.

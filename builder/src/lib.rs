@@ -6,6 +6,7 @@
 
 pub mod addon;
 pub mod archive;
+pub mod assemble;
 pub mod base;
 pub mod cache;
 pub mod cli;
@@ -14,6 +15,8 @@ pub mod closure;
 pub mod commands;
 pub mod completeness;
 pub mod debian_version;
+pub mod describe;
+pub mod diff;
 pub mod difference;
 pub mod elf;
 pub mod emit;
@@ -38,6 +41,7 @@ pub mod resolve;
 pub mod rpm_closure;
 pub mod rpm_file;
 pub mod rpm_version;
+pub mod sbom;
 pub mod session;
 pub mod sha512;
 pub mod source;

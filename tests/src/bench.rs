@@ -1,4 +1,5 @@
-//! Figures beside a baseline of the same run: verifying against `openssl dgst`, unpacking against `zstd -d | tar x`.
+//! Figures beside a baseline of the same run: packing against `tar | zstd -T0`, verifying against `openssl dgst`, unpacking
+//! against `zstd -d | tar x`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,15 +42,54 @@ fn build(programs: &Programs, directory: &Path, report: &Path) -> Result<(Produc
     yard.lock()?;
     let arguments = yard.build_arguments(Some("demo"), "dist");
     let run = || local(report, &programs.builder, &arguments, yard.directory());
-    let (cold, warm) = (run()?, run()?);
+    let (cold, warm) = (run()?, best(run)?);
+    // Another link in one component: its layer is made anew, all others are known.
+    let recipe = yard.manifest().with_file_name("components").join("etcd/component.toml");
+    let text = fs_err::read_to_string(&recipe)?;
+    fs_err::write(&recipe, format!("links = {{ \"bin/etcd-bench\" = \"etcd\" }}\n{text}"))?;
+    let changed = run()?;
+    fs_err::write(&recipe, text)?;
+    // All artifacts at hand, no layer known.
+    fs_err::remove_dir_all(directory.join("cache/layer"))?;
+    let anew = run()?;
     let product = yard.build("demo", "dist")?;
-    let rows = vec![
+    let mut rows = vec![
         row("bundle", megabytes(fs_err::metadata(&product.bundle)?.len())),
         row("installer program", megabytes(fs_err::metadata(&product.installer)?.len())),
         row("builder build, cold", format!("{}, peak {}", seconds(cold.time), mebibytes(cold.peak_kib))),
         row("builder build, warm", format!("{}, peak {}", seconds(warm.time), mebibytes(warm.peak_kib))),
+        row("builder build, etcd changed", format!("{}, peak {}", seconds(changed.time), mebibytes(changed.peak_kib))),
     ];
+    rows.extend(pack(&product, directory, anew)?);
     Ok((product, rows))
+}
+
+/// A build without any layer, which unpacks, packs, hashes, checks and writes, beside the usual tools on files at hand.
+fn pack(product: &Product, directory: &Path, anew: Taken) -> Result<Vec<(String, String)>> {
+    heading("packing: a build without layers beside tar | zstd -T0 -12 of the same files");
+    let layers = layers(product, directory)?;
+    let roots = directory.join("files");
+    unpack_layers(&layers, &roots)?;
+    let out = directory.join("files.tar.zst");
+    let start = Instant::now();
+    let line = "tar -c -C \"$1\" . | zstd -q -f -T0 -12 -o \"$2\"";
+    Process::new("sh").args(["-c", line, "sh"]).arg(&roots).arg(&out).run()?;
+    let plain = start.elapsed();
+    let listed = Process::new("du").args(["-sb", &roots.display().to_string()]).text()?;
+    let size: u64 = listed.split_whitespace().next().context("du said nothing")?.parse()?;
+    let mut ours = 0;
+    for layer in &layers {
+        ours += fs_err::metadata(layer)?.len();
+    }
+    let theirs = fs_err::metadata(&out)?.len();
+    fs_err::remove_dir_all(&roots)?;
+    Ok(vec![
+        row("builder build, no layer known", format!("{}, peak {}", seconds(anew.time), mebibytes(anew.peak_kib))),
+        row("  of files that hold", megabytes(size)),
+        row("  packed", format!("{}, {}", rate(size, anew.time), megabytes(ours))),
+        row("tar | zstd -T0 -12", format!("{}, {}", rate(size, plain), megabytes(theirs))),
+        row("build / tar | zstd", ratio(anew.time, plain)),
+    ])
 }
 
 fn verify(product: &Product, report: &Path) -> Result<Vec<(String, String)>> {
@@ -103,6 +143,25 @@ fn install(product: &Product, directory: &Path) -> Result<Vec<(String, String)>>
 
 /// Unpacks the layers of all components with the usual tools, and syncs as the installer does; nothing is verified.
 fn unpack_plainly(product: &Product, directory: &Path) -> Result<Duration> {
+    let layers = layers(product, directory)?;
+    let start = Instant::now();
+    unpack_layers(&layers, &directory.join("plain"))?;
+    Process::new("sync").arg("-f").arg(directory).run()?;
+    Ok(start.elapsed())
+}
+
+fn unpack_layers(layers: &[PathBuf], directory: &Path) -> Result<()> {
+    for (number, layer) in layers.iter().enumerate() {
+        let root = directory.join(number.to_string());
+        fs_err::create_dir_all(&root)?;
+        let line = "zstd -qdc \"$1\" | tar -x -C \"$2\"";
+        Process::new("sh").args(["-c", line, "sh"]).arg(layer).arg(&root).run()?;
+    }
+    Ok(())
+}
+
+/// The layers of all programs in the bundle, as files.
+fn layers(product: &Product, directory: &Path) -> Result<Vec<PathBuf>> {
     let layout = directory.join("layout");
     fs_err::create_dir_all(&layout)?;
     Process::new("tar").arg("-xf").arg(&product.bundle).arg("-C").arg(&layout).run()?;
@@ -120,13 +179,5 @@ fn unpack_plainly(product: &Product, directory: &Path) -> Result<Duration> {
         }
     }
     ensure!(!layers.is_empty(), "no layers of programs in the index");
-    let start = Instant::now();
-    for (number, layer) in layers.iter().enumerate() {
-        let root = directory.join(format!("plain-{number}"));
-        fs_err::create_dir_all(&root)?;
-        let line = "zstd -qdc \"$1\" | tar -x -C \"$2\"";
-        Process::new("sh").args(["-c", line, "sh"]).arg(layer).arg(&root).run()?;
-    }
-    Process::new("sync").arg("-f").arg(directory).run()?;
-    Ok(start.elapsed())
+    Ok(layers)
 }

@@ -33,6 +33,8 @@ pub struct Cache {
     root: PathBuf,
     /// Stands in for it where it cannot be written.
     substitute: Option<Arc<Substitute>>,
+    /// Where layers are instead of `layer/`.
+    layers: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,13 @@ impl Cache {
         if tempfile::tempfile_in(root.join("tmp")).is_err_and(|error| is_read_only(&error)) {
             substitute = Some(Arc::new(Substitute::new()?));
         }
-        Ok(Self { root: fs_err::canonicalize(root)?, substitute })
+        Ok(Self { root: fs_err::canonicalize(root)?, substitute, layers: None })
+    }
+
+    /// The same downloads, but layers of its own in an empty directory: what is packed before is not believed.
+    #[must_use]
+    pub fn with_layers_in(&self, directory: &Path) -> Self {
+        Self { layers: Some(directory.to_owned()), ..self.clone() }
     }
 
     /// Whether it cannot be written.
@@ -171,12 +179,12 @@ impl Cache {
 
     /// Where a packed layer lies, if it is there.
     pub fn layer(&self, name: &str) -> PathBuf {
-        self.root.join("layer").join(name)
+        self.layers.clone().unwrap_or_else(|| self.root.join("layer")).join(name)
     }
 
     /// Where a new layer goes.
     pub fn new_layer(&self, name: &str) -> PathBuf {
-        self.place("layer").join(name)
+        self.layers.clone().unwrap_or_else(|| self.place("layer")).join(name)
     }
 
     /// A fresh directory for this run; those of killed runs are removed.

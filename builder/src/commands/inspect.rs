@@ -1,141 +1,122 @@
-//! `builder inspect`: what is inside, from the head of the bundle. Layers are not read; without a key nothing is proven.
+//! `builder inspect`: what is inside, from the head of the bundle. Layers are not read (but that of the bill of materials);
+//! without a key nothing is proven.
 
-use std::io::BufReader;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use bundle::component::Entry;
-use bundle::{Bundle, Image, UnverifiedBundle};
-use serde_json::{Value, json};
+use bundle::{Bundle, Digest, UnverifiedBundle};
+use serde_json::json;
 
 use crate::cli::InspectArgs;
+use crate::describe::{Description, State};
+use crate::diff::{self, Side};
+use crate::failure::Failure;
 use crate::keys;
-use crate::output::{Output, bytes};
+use crate::output::Output;
+use crate::sbom;
+
+/// The largest bill of materials that is read, compressed or not.
+const SBOM_LIMIT: u64 = 64 << 20;
+
+/// A bundle whose head was read.
+struct Head {
+    bundle: Bundle<BufReader<fs_err::File>>,
+    state: State,
+    size: u64,
+}
 
 /// Shows the bundle.
 pub(super) fn run(args: &InspectArgs, output: &Output) -> anyhow::Result<()> {
-    let opened = UnverifiedBundle::open(BufReader::new(fs_err::File::open(&args.bundle)?))?;
-    let claimed = opened.claimed_signers();
-    let (bundle, state) = if args.keys.is_empty() {
-        (opened.without_signatures()?, "UNVERIFIED: give `--key FILE` to check the signatures".to_owned())
+    let Head { bundle, state, size } = head(&args.bundle, &args.keys)?;
+    if args.sbom {
+        if args.keys.is_empty() {
+            output.warning("the bundle is not verified: give `--key FILE` to check the signatures");
+        }
+        output.raw(&bill(bundle)?);
+    } else if let Some(path) = &args.diff {
+        let old = head(path, &args.keys)?.bundle;
+        let side = |bundle: &Bundle<_>| (bundle.release().clone(), bundle.images().to_vec());
+        let ((old_release, old_images), (release, images)) = (side(&old), side(&bundle));
+        let difference = diff::compare(
+            Side { release: &old_release, images: &old_images },
+            Side { release: &release, images: &images },
+        );
+        if output.is_json() {
+            output.result_json(&json!({
+                "format": 1, "verified": !args.keys.is_empty(),
+                "old": old.index_digest(), "new": bundle.index_digest(), "difference": difference,
+            }));
+        } else {
+            let unverified = if args.keys.is_empty() { "UNVERIFIED: give `--key FILE` to check both\n" } else { "" };
+            let nothing = if difference.is_empty() { "nothing differs\n" } else { "" };
+            output.result(&format!(
+                "{unverified}{} {} -> {} {}\n{nothing}{difference}{}",
+                old_release.name, old_release.version, release.name, release.version, difference.bytes
+            ));
+        }
     } else {
-        let bundle = opened.verify(&keys::trust(&args.keys, 1)?)?;
-        let signers = bundle.signers().join(", ");
-        (bundle, format!("head verified by {signers}; `builder verify` checks every byte"))
-    };
-    if output.is_json() {
-        output.result_json(&describe(&bundle, &claimed, !args.keys.is_empty(), args.files));
-    } else {
-        output.result(&table(&bundle, &claimed, &state, args.files));
+        let description = Description::of(bundle.release(), bundle.images(), bundle.index_digest(), state, size);
+        if output.is_json() {
+            output.result_json(&description.json(args.files));
+        } else {
+            output.result(&description.text(args.files));
+        }
     }
     Ok(())
 }
 
-fn kind(image: &Image) -> &'static str {
-    image.component.kind.as_str()
-}
-
-fn roles(image: &Image) -> String {
-    let name = |role| serde_json::to_value(role).ok().and_then(|value| Some(value.as_str()?.to_owned()));
-    image.component.roles.iter().filter_map(name).collect::<Vec<_>>().join(",")
-}
-
-fn compressed(image: &Image) -> u64 {
-    image.layers.iter().map(|layer| layer.size).sum()
-}
-
-#[expect(clippy::format_push_string, reason = "writing to a String would need a `Result` that cannot fail")]
-fn table<R>(bundle: &Bundle<R>, claimed: &[String], state: &str, with_files: bool) -> String {
-    let release = bundle.release();
-    let mut text = format!(
-        "{} {} for {}, sequence {}, created {}\nindex     {}\nlock      {}\ninstaller {}\nsigned by {} ({state})\n\n",
-        release.name,
-        release.version,
-        release.architecture,
-        release.sequence,
-        release.created,
-        bundle.index_digest(),
-        release.lock,
-        release.installer,
-        if claimed.is_empty() { "nobody".to_owned() } else { claimed.join(", ") },
-    );
-    let mut rows =
-        vec![["COMPONENT", "VERSION", "KIND", "ROLES", "IN BUNDLE", "INSTALLED", "LICENCE"].map(str::to_owned)];
-    for image in bundle.images() {
-        let component = &image.component;
-        rows.push([
-            component.name.to_string(),
-            component.version.to_string(),
-            kind(image).to_owned(),
-            roles(image),
-            bytes(compressed(image)),
-            bytes(image.installed_size()),
-            component.licence.clone(),
-        ]);
+fn head(path: &Path, keys: &[PathBuf]) -> anyhow::Result<Head> {
+    let file = fs_err::File::open(path)?;
+    let size = file.metadata()?.len();
+    let place = || format!("inspecting `{}`", path.display());
+    let opened = UnverifiedBundle::open(BufReader::new(file)).with_context(place)?;
+    let claimed = opened.claimed_signers();
+    if keys.is_empty() {
+        let bundle = opened.without_signatures().with_context(place)?;
+        return Ok(Head { bundle, state: State { claimed, signers: None }, size });
     }
-    text += &columns(&rows);
-    text += "\nUPSTREAM\n";
-    for image in bundle.images() {
-        for upstream in &image.component.upstream {
-            text += &format!(
-                "{}\n  {} ({})\n  {}\n",
-                image.component.name,
-                upstream.url,
-                bytes(upstream.size),
-                upstream.sha256
-            );
-        }
-        if let Some(reference) = &image.reference {
-            text += &format!("  as {reference}\n");
-        }
+    let bundle = opened.verify(&keys::trust(keys, 1)?).with_context(place)?;
+    let signers = Some(bundle.signers().to_vec());
+    Ok(Head { bundle, state: State { claimed, signers }, size })
+}
+
+/// Reads the one layer that holds the bill of materials; it is believed only if layer and file have their digests.
+fn bill(bundle: Bundle<BufReader<fs_err::File>>) -> anyhow::Result<Vec<u8>> {
+    let mut bundle = bundle.random_access()?;
+    let image = bundle.images().iter().find(|image| image.component.name.as_str() == sbom::COMPONENT);
+    let listed = image.and_then(|image| {
+        let file = image.files.iter().find(|file| file.path.as_str() == sbom::FILE)?;
+        let Entry::Regular { size, sha256, .. } = &file.entry else { return None };
+        Some((image.layers.first()?.clone(), *size, *sha256))
+    });
+    let (layer, size, sha256) =
+        listed.ok_or_else(|| Failure::new("the bundle carries no bill of materials: an older builder made it"))?;
+    if layer.size > SBOM_LIMIT || size > SBOM_LIMIT {
+        return Err(Failure::new(format!("its bill of materials is larger than {SBOM_LIMIT} bytes")).into());
     }
-    if with_files {
-        text += "\nFILES\n";
-        for image in bundle.images() {
-            for file in &image.files {
-                let what = match &file.entry {
-                    Entry::Directory => "directory".to_owned(),
-                    Entry::Regular { mode, size, sha256 } => format!("{mode:04o} {size} {sha256}"),
-                    Entry::Symlink { target } => format!("-> {target}"),
-                };
-                text += &format!("{}/{} {what}\n", image.component.name, file.path);
+    let mut compressed = Vec::new();
+    bundle.blob(&layer.digest)?.read_to_end(&mut compressed).map_err(refusal)?;
+    let mut archive = tar::Archive::new(zstd::Decoder::new(compressed.as_slice())?.take(SBOM_LIMIT * 2));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if entry.path_bytes().as_ref() == sbom::FILE.as_bytes() {
+            let mut bytes = Vec::new();
+            entry.by_ref().take(size + 1).read_to_end(&mut bytes)?;
+            if Digest::of(&bytes) == sha256 {
+                return Ok(bytes);
             }
+            return Err(Failure::new(format!("`{}` does not have the digest {sha256}", sbom::FILE)).into());
         }
     }
-    text.trim_end().to_owned()
+    Err(Failure::new(format!("`{}` is not in its layer", sbom::FILE)).into())
 }
 
-/// Left-aligned columns, two spaces apart.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let line = |row: &[String; N]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
-}
-
-fn describe<R>(bundle: &Bundle<R>, claimed: &[String], verified: bool, with_files: bool) -> Value {
-    let release = bundle.release();
-    let components: Vec<Value> = bundle
-        .images()
-        .iter()
-        .map(|image| {
-            let component = &image.component;
-            let mut value = json!({
-                "name": component.name, "version": component.version, "kind": component.kind, "roles": component.roles,
-                "licence": component.licence, "bytes": compressed(image), "installed": image.installed_size(),
-                "manifest": image.manifest, "reference": image.reference, "upstream": component.upstream,
-                "packages": component.packages, "programs": component.programs,
-            });
-            if with_files && let Some(object) = value.as_object_mut() {
-                object.insert("files".to_owned(), json!(image.files));
-            }
-            value
-        })
-        .collect();
-    json!({
-        "name": release.name, "version": release.version, "architecture": release.architecture, "sequence": release.sequence,
-        "created": release.created, "lock": release.lock, "installer": release.installer, "index": bundle.index_digest(),
-        "claimed_signers": claimed, "signers": bundle.signers(), "verified": verified, "components": components,
-    })
+/// What the reader refused, out of the error that it could return.
+fn refusal(error: std::io::Error) -> anyhow::Error {
+    match error.downcast::<bundle::Error>() {
+        Ok(refused) => refused.into(),
+        Err(error) => error.into(),
+    }
 }

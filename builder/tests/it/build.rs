@@ -27,7 +27,7 @@ fn from_manifest_to_a_signed_bundle_that_verifies() {
         plain().current_dir(workshop.path("")).args(["verify", bundle, "--key", key]).assert()
     };
     let good = stdout(&verify("dist/demo-1.0-1-amd64.bundle", "k.pub").success());
-    assert!(good.contains("4 components") && good.contains("MB/s"), "{good}");
+    assert!(good.contains("5 components") && good.contains("MB/s"), "{good}");
 
     plain().current_dir(workshop.path("")).args(["keygen", "--no-password", "--out", "other"]).assert().success();
     let refused = verify("dist/demo-1.0-1-amd64.bundle", "other.pub").code(4);
@@ -90,7 +90,7 @@ fn inspect_shows_what_is_inside_and_says_when_it_is_not_proven() {
     let json = plain().args(["inspect", "--json", "--files"]).arg(workshop.bundle("dist")).assert().success();
     let json: serde_json::Value = serde_json::from_str(&stdout(&json)).unwrap();
     assert_eq!(json["verified"], false);
-    assert_eq!(json["components"].as_array().unwrap().len(), 4);
+    assert_eq!(json["components"].as_array().unwrap().len(), 5, "four and the bill of materials");
     assert_eq!(json["components"][0]["files"][1]["path"], "bin/alpha");
     let text = fs_err::read(workshop.bundle("dist")).unwrap();
     let here = workshop.path("").to_str().unwrap().to_owned();

@@ -10,6 +10,7 @@ mod complete;
 mod download;
 #[path = "../../src/elf/forged.rs"]
 mod forged;
+mod inside;
 mod lock;
 mod network;
 mod pick;
