@@ -61,6 +61,12 @@ pub fn misfits(manifest: &Manifest, lock: &Lock) -> BTreeMap<ComponentName, Stri
     misfits
 }
 
+/// Whether a component of the lock follows from the manifest and is complete.
+pub fn fits(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent) -> bool {
+    let complete = locked.artifacts.values().flatten().all(|artifact| artifact.resolved().is_ok());
+    complete && component(manifest, name, locked).is_none()
+}
+
 /// What is wrong with one component that is in both.
 fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent) -> Option<String> {
     let release = &manifest.release;

@@ -151,24 +151,19 @@ mod tests {
     use crate::manifest::Manifest;
 
     #[test]
-    fn the_releases_of_this_repository_read() {
+    fn the_debian_release_reads() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
-        for release in ["debian-12.toml", "kubernetes-1.37.toml"] {
-            let manifest = Manifest::read(&directory.join(release)).unwrap();
-            for name in manifest.release.components.keys() {
-                let recipe = Recipe::read(&directory.join("components"), name).unwrap();
-                let targets: Vec<_> = manifest.release.components[name]
-                    .artifacts
-                    .iter()
-                    .flat_map(|artifact| &artifact.files)
-                    .filter_map(|map| if let crate::manifest::Target::File(path) = &map.to { Some(path) } else { None })
-                    .collect();
-                for program in &recipe.text.programs {
-                    assert!(
-                        targets.contains(&program),
-                        "{release}: {name} promises {program}, which no artifact brings"
-                    );
-                }
+        let manifest = Manifest::read(&directory.join("debian-12.toml")).unwrap();
+        for (name, component) in &manifest.release.components {
+            let recipe = Recipe::read(&directory.join("components"), name).unwrap();
+            let targets: Vec<_> = component
+                .artifacts
+                .iter()
+                .flat_map(|artifact| &artifact.files)
+                .filter_map(|map| if let crate::manifest::Target::File(path) = &map.to { Some(path) } else { None })
+                .collect();
+            for program in &recipe.text.programs {
+                assert!(targets.contains(&program), "{name} promises {program}, which no artifact brings");
             }
         }
     }

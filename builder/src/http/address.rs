@@ -23,6 +23,15 @@ pub(super) fn server(url: &str) -> Option<String> {
     matches!(url.scheme(), "http" | "https").then(|| format!("{}://{host}:{port}", url.scheme()))
 }
 
+/// The host of a URL, for people; the URL itself if it has none.
+pub fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    match rest.split(['/', '?', '#']).next().map(|host| host.rsplit('@').next().unwrap_or(host)) {
+        Some(host) if !host.is_empty() => host,
+        _ => url,
+    }
+}
+
 /// What stands for a URL on disk: enough to know it again, and nothing of a password in it.
 pub(super) fn place(url: &str) -> String {
     Digest::of(url.as_bytes()).hex()

@@ -16,6 +16,9 @@ use super::trouble::{Attempt, Trouble, lasting};
 use super::{Authorization, Login, Network, patience};
 use crate::failure::Failure;
 
+/// A server that takes longer to accept a connection is not there.
+const LONGEST_CONNECT: Duration = Duration::from_secs(10);
+
 /// One question.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
@@ -90,7 +93,7 @@ impl Network {
         let mut builder = Client::builder()
             .user_agent(concat!("sealift-builder/", env!("CARGO_PKG_VERSION")))
             .timeout(self.options.stall)
-            .connect_timeout(self.options.stall)
+            .connect_timeout(self.options.stall.min(LONGEST_CONNECT))
             .referer(false)
             .redirect(reqwest::redirect::Policy::custom(|attempt| {
                 let was_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");

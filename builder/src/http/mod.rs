@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bundle::Digest;
 use reqwest::blocking::Client;
 
-pub use self::address::shown;
+pub use self::address::{host, shown};
 pub use self::authorization::{Authorization, Login};
 use self::download::Download;
 use self::hosts::{Hosts, Slot};

@@ -111,14 +111,23 @@ impl Network {
         if let Some(path) = question.url.strip_prefix("file://") {
             return file(question.url, path, limit);
         }
-        let mut patience = Patience::new(self.options.pause, self.options.retries);
+        let server = server(question.url);
+        // As for downloads: who was lost is asked once more, in case it is back, and not waited for.
+        let lost = server.as_ref().is_some_and(|server| self.hosts.is_lost(server));
+        let mut patience = Patience::new(self.options.pause, if lost { 0 } else { self.options.retries });
         loop {
             let (error, wish) = match self.get_once(question, limit) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    server.iter().for_each(|server| self.hosts.find(server));
+                    return Ok(answer);
+                }
                 Err(Trouble::Lasting(error) | Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Passing(error, wish)) => (error, wish),
             };
-            let Some(pause) = patience.next(wish) else { return Err(error.context(Unreachable)) };
+            let Some(pause) = patience.next(wish) else {
+                server.iter().for_each(|server| self.hosts.lose(server));
+                return Err(error.context(Unreachable));
+            };
             self.output.warning(&format!("{error:#}; trying again"));
             std::thread::sleep(pause);
         }

@@ -4,6 +4,7 @@
 
 mod progress;
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub struct Output {
     style: Style,
     bars: MultiProgress,
     lock: Arc<Mutex<()>>,
+    warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Output {
@@ -39,7 +41,7 @@ impl Output {
             (false, false) => Style::Lines,
         };
         let target = if style == Style::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { style, bars: MultiProgress::with_draw_target(target), lock: Arc::default() }
+        Self { style, bars: MultiProgress::with_draw_target(target), lock: Arc::default(), warned: Arc::default() }
     }
 
     /// Says nothing: for tests of inner parts.
@@ -48,6 +50,7 @@ impl Output {
             style: Style::Nothing,
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             lock: Arc::default(),
+            warned: Arc::default(),
         }
     }
 
@@ -85,6 +88,14 @@ impl Output {
             Style::Json => self.stdout(&json!({ "event": "warning", "what": text }).to_string()),
             Style::Nothing => {}
             Style::Bars | Style::Lines => self.stderr(&format!("warning: {text}")),
+        }
+    }
+
+    /// A warning that is given once for everything with the same subject, for example a server that is not reached.
+    pub fn warning_once(&self, subject: &str, text: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(subject.to_owned()) {
+            self.warning(text);
         }
     }
 

@@ -48,16 +48,19 @@ impl Part<'_> {
 
     /// For containers: the reference that hosts find it by.
     pub(super) fn reference(&self) -> anyhow::Result<Option<String>> {
-        if let Some(container) = &self.recipe.text.container {
+        if let Some(container) = self.recipe.text.container.as_ref().filter(|_| !self.is_image()) {
             return self.places.expand(&container.reference).map(Some);
         }
         let mut images = self.artifacts.iter().filter(|_| self.is_image());
         images.next().map(|image| Ok(Pinned::of(&image.locked)?.reference.image_name())).transpose()
     }
 
-    /// Whether it is a container image from a registry.
+    /// Whether it is a container image from a registry; where a release takes it from one, `[container]` is for the others,
+    /// which pack it from files.
     pub(super) fn is_image(&self) -> bool {
-        self.recipe.text.kind == Kind::Container && self.recipe.text.container.is_none()
+        let text = &self.recipe.text;
+        let pulled = self.artifacts.iter().any(|ingredient| ingredient.locked.reference().is_some());
+        text.kind == Kind::Container && (text.container.is_none() || pulled)
     }
 }
 
@@ -112,10 +115,12 @@ fn check(part: &Part<'_>, wanted: &[&Artifact]) -> anyhow::Result<()> {
     let wrong = |rule: &str| Err(Failure::usage(format!("component `{name}`: {rule}")).into());
     let images = wanted.iter().filter(|artifact| matches!(artifact.source, Source::Image { .. })).count();
     if is_image && (images, wanted.len()) != (1, 1) {
-        return wrong("a container without `[container]` in its component.toml is one artifact with `image`");
+        return wrong(
+            "a container is one artifact with `image`, or packed as `[container]` in its component.toml says",
+        );
     }
     if !is_image && images > 0 {
-        return wrong("`image` belongs to components of kind container without `[container]`");
+        return wrong("`image` belongs to components of kind container");
     }
     let whole = part.is_verbatim();
     if part.artifacts.iter().any(|ingredient| ingredient.files.is_empty() != whole) {

@@ -64,7 +64,7 @@ pub(super) fn entry(
             Ok(LockedArtifact { url, size, sha256, proof, ..LockedArtifact::default() })
         }
         Err(error) if error.is::<Unreachable>() => {
-            session.output.warning(&format!("{error:#}"));
+            session.output.warning_once(crate::http::host(reference), &format!("{error:#}"));
             let what = if vouched.is_some() { "size" } else { "digest and size" };
             let unresolved = Some(format!("{what} not known: the registry was not reached when the lock was written"));
             let proof = proof.filter(|_| vouched.is_some());

@@ -5,13 +5,14 @@ mod images;
 mod packages;
 mod rpm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use bundle::{Architecture, ComponentName, Version};
 
 use crate::debian_version;
 use crate::failure::Failure;
+use crate::http::Unreachable;
 use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
 use crate::manifest::{Artifact, Manifest, PackageSource, Placeholders, Source};
 use crate::session::Session;
@@ -112,8 +113,33 @@ fn resolve_asking(
         }
         component.artifacts.entry(item.architecture).or_default().push(entry);
     }
-    components.extend(packages::resolve(manifest, &closures, offers.as_ref(), session, &mut repositories)?);
+    // Who asks everybody wants to know who did not answer.
+    let kept_closures = before.filter(|_| asking == Asking::WhatIsOpen);
+    components.extend(packages::resolve(
+        manifest,
+        &closures,
+        kept_closures,
+        offers.as_ref(),
+        session,
+        &mut repositories,
+    )?);
     components.extend(addons::resolve(manifest, before, session)?);
+    let mut rpm = repositories.proofs();
+    // What stayed as it was keeps what vouched for it.
+    let named: BTreeSet<&str> = components
+        .values()
+        .flat_map(|component| component.artifacts.values().flatten())
+        .filter_map(|artifact| artifact.proof.as_deref())
+        .collect();
+    if let Some(lock) = before {
+        let is_named = |scheme: &str, index: &String| named.contains(format!("{scheme}:{index}").as_str());
+        for (index, proof) in lock.apt.iter().filter(|(index, _)| is_named("apt", index)) {
+            proofs.entry(index.clone()).or_insert_with(|| proof.clone());
+        }
+        for (index, proof) in lock.rpm.iter().filter(|(index, _)| is_named("rpm", index)) {
+            rpm.entry(index.clone()).or_insert_with(|| proof.clone());
+        }
+    }
     let release = &manifest.release;
     Ok(Lock {
         format: 1,
@@ -122,7 +148,7 @@ fn resolve_asking(
         manifest: manifest.digest,
         level: release.level.get(),
         apt: proofs,
-        rpm: repositories.proofs(),
+        rpm,
         component: components,
     })
 }
@@ -179,8 +205,19 @@ fn survey(
         return Ok(None);
     }
     let sources = session.apt_sources()?;
+    // Closures can stay open, single packages cannot.
+    let is_needed = items.iter().any(|item| matches!(item.artifact.source, Source::Apt { .. }));
+    if sources.is_empty() && !is_needed {
+        return Ok(None);
+    }
     let before = before.map(|lock| lock.apt.clone()).unwrap_or_default();
-    apt::survey(&sources, &interest, &before, session).map(Some)
+    match apt::survey(&sources, &interest, &before, session) {
+        Err(error) if !is_needed && error.is::<Unreachable>() => {
+            session.output.warning(&format!("{error:#}"));
+            Ok(None)
+        }
+        offers => offers.map(Some),
+    }
 }
 
 /// How an artifact that is not a Debian package is resolved.

@@ -11,7 +11,9 @@ use crate::base::{Base, Family};
 use crate::closure::deb::{self, Closure, Request, Universe};
 use crate::debian_version;
 use crate::failure::Failure;
-use crate::lock::{LockedArtifact, LockedComponent};
+use crate::fit;
+use crate::http::Unreachable;
+use crate::lock::{Lock, LockedArtifact, LockedComponent};
 use crate::manifest::{Distribution, Manifest, PackageSource};
 use crate::session::Session;
 use crate::source::apt::Offers;
@@ -65,16 +67,26 @@ pub(super) fn wanted(manifest: &Manifest) -> anyhow::Result<Vec<Wanted<'_>>> {
     Ok(closures)
 }
 
-/// The components made of these closures.
+/// The components made of these closures. One whose indexes nobody has, or that are not reached, is what it was in `before`
+/// if that still fits the manifest, else the names that were asked for, unresolved.
 pub(super) fn resolve(
     manifest: &Manifest,
     closures: &[Wanted<'_>],
+    before: Option<&Lock>,
     offers: Option<&Offers>,
     session: &Session,
     repositories: &mut Repositories<'_>,
 ) -> anyhow::Result<BTreeMap<ComponentName, LockedComponent>> {
     let mut components = BTreeMap::new();
     for wanted in closures {
+        if let Some(reason) = missing(wanted, offers, repositories, session)? {
+            let kept = before.and_then(|lock| lock.component.get(&wanted.component));
+            let kept = kept.filter(|kept| fit::fits(manifest, &wanted.component, kept)).cloned();
+            session.output.warning(&format!("`{}`: {reason}", wanted.component));
+            let component = kept.unwrap_or_else(|| unresolved(wanted, &manifest.release.version, &reason));
+            components.insert(wanted.component.clone(), component);
+            continue;
+        }
         let base = Base::read(manifest.directory(), wanted.distribution.as_str())?;
         let mut component: Option<LockedComponent> = None;
         for architecture in &wanted.architectures {
@@ -111,6 +123,56 @@ pub(super) fn resolve(
         components.extend(component.map(|component| (wanted.component.clone(), component)));
     }
     Ok(components)
+}
+
+/// Why there is no index to take the packages from.
+fn missing(
+    wanted: &Wanted<'_>,
+    offers: Option<&Offers>,
+    repositories: &mut Repositories<'_>,
+    session: &Session,
+) -> anyhow::Result<Option<String>> {
+    const UNREACHED: &str = "its index was not reached when the lock was written";
+    match wanted.source {
+        PackageSource::Apt { suites } => {
+            let Some(offers) = offers else { return Ok(Some(UNREACHED.to_owned())) };
+            let unknown =
+                suites.iter().find(|suite| offers.of_suites(std::slice::from_ref(suite), Architecture::Amd64).is_err());
+            Ok(unknown.map(|suite| format!("no apt source had the suite `{suite}` when the lock was written")))
+        }
+        PackageSource::RpmMd { repositories: ids, .. } => {
+            if let Some(id) = repositories.unknown(ids) {
+                return Ok(Some(format!("no .repo file had the repository `{id}` when the lock was written")));
+            }
+            for architecture in &wanted.architectures {
+                let release = ids.iter().find_map(|id| wanted.source.releasever(id, wanted.distribution));
+                match repositories.offers(ids, *architecture, release) {
+                    Err(error) if error.is::<Unreachable>() => {
+                        session.output.warning(&format!("{error:#}"));
+                        return Ok(Some(UNREACHED.to_owned()));
+                    }
+                    other => other.map(drop)?,
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The names that were asked for, because nothing is known but they.
+fn unresolved(wanted: &Wanted<'_>, version: &Version, reason: &str) -> LockedComponent {
+    let scheme = match wanted.source {
+        PackageSource::Apt { .. } => "apt",
+        PackageSource::RpmMd { .. } => "rpm",
+    };
+    let entry = |root: &String| LockedArtifact::unresolved(format!("{scheme}:{root}"), reason);
+    let entries: Vec<LockedArtifact> = wanted.roots.iter().map(entry).collect();
+    LockedComponent {
+        made: Some(wanted.kind),
+        distribution: Some(wanted.distribution.clone()),
+        artifacts: wanted.architectures.iter().map(|architecture| (*architecture, entries.clone())).collect(),
+        ..LockedComponent::new(version.clone())
+    }
 }
 
 /// The closure out of apt suites, in an order that dpkg takes, and for kernels the version of the first package asked for.

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use bundle::Digest;
 
 use crate::failure::Failure;
-use crate::http::{Answer, Network, Request, Unreachable, shown};
+use crate::http::{Answer, Network, Request, Unreachable, host, shown};
 use crate::output::Output;
 use crate::sha512::Sha512;
 
@@ -73,8 +73,8 @@ impl<'a> Lists<'a> {
     }
 
     /// Says why there is no list.
-    pub fn warn(&self, error: &anyhow::Error) {
-        self.output.warning(&format!("{error:#}"));
+    pub fn warn(&self, list: &str, error: &anyhow::Error) {
+        self.output.warning_once(host(list), &format!("{error:#}"));
     }
 
     fn read(&self, list: &str) -> anyhow::Result<String> {

@@ -7,7 +7,7 @@ use bundle::Architecture;
 
 use super::checksums::{Checksums, Lists};
 use crate::failure::Failure;
-use crate::http::{Fetched, Unreachable, Wanted};
+use crate::http::{Fetched, Unreachable, Wanted, host};
 use crate::lock::{LockedArtifact, Resolved};
 use crate::manifest::{Artifact, Trust};
 use crate::output::Output;
@@ -114,11 +114,11 @@ impl<'a> Resolver<'a> {
                 Ok(published) => published,
                 // The manifest's own digest is enough to go on.
                 Err(error) if error.is::<Unreachable>() && told && self.asking == Asking::WhatIsOpen => {
-                    self.lists.warn(&error);
+                    self.lists.warn(list, &error);
                     Checksums::default()
                 }
                 Err(error) if error.is::<Unreachable>() => {
-                    self.lists.warn(&error);
+                    self.lists.warn(list, &error);
                     let reason = "upstream's list of checksums was not reached when the lock was written";
                     return known(LockedArtifact::unresolved(url, reason));
                 }
@@ -171,7 +171,7 @@ impl Pending {
                 Ok(LockedArtifact { url, size: Some(*size), sha256: Some(*sha256), proof: Some(proof), ..known })
             }
             Err(error) if error.is::<Unreachable>() => {
-                output.warning(&format!("{error:#}"));
+                output.warning_once(host(&url), &format!("{error:#}"));
                 let what = if wanted.sha256.is_some() { "size" } else { "size and sha256" };
                 let unresolved = Some(format!("{what} not known: not reached when the lock was written"));
                 let proof = wanted.sha256.map(|_| proof);

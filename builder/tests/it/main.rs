@@ -16,6 +16,7 @@ mod network;
 mod pick;
 mod proxy;
 mod registry;
+mod releases;
 mod robust;
 mod rpm;
 mod rpm_yard;

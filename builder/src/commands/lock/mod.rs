@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cache;
 use crate::cli::LockArgs;
-use crate::difference::{Difference, differences};
+use crate::difference::{Change, Difference, differences};
 use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::output::Output;
@@ -38,7 +38,9 @@ pub(super) fn run(args: &LockArgs, output: &Output) -> anyhow::Result<()> {
 fn write(path: &Path, before: Option<&Lock>, after: &Lock, output: &Output) -> anyhow::Result<()> {
     let bytes = after.to_bytes()?;
     let differences = differences(before, after);
-    show(&differences, output);
+    // What is new and open is said below, with the reason.
+    let open = |one: &&Difference| one.change == Change::New && one.fields.contains_key("unresolved");
+    show(differences.iter().filter(|one| !open(one)), output);
     for first_use in before.iter().flat_map(|before| differences.iter().filter(|one| one.replaces_first_use(before))) {
         let what = first_use.artifact.as_deref().unwrap_or_default();
         output.warning(&format!(
@@ -61,8 +63,8 @@ fn write(path: &Path, before: Option<&Lock>, after: &Lock, output: &Output) -> a
 }
 
 /// Shows differences: to people as lines, to programs in the result's JSON.
-fn show(differences: &[Difference], output: &Output) {
-    for line in differences.iter().flat_map(Difference::lines) {
+fn show<'a>(differences: impl IntoIterator<Item = &'a Difference>, output: &Output) {
+    for line in differences.into_iter().flat_map(Difference::lines) {
         output.result(&line);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use bundle::ComponentName;
+use bundle::{Architecture, ComponentName};
 
 use crate::failure::Failure;
 use crate::fit;
 use crate::glob;
-use crate::lock::Lock;
+use crate::lock::{Lock, LockedArtifact, LockedComponent};
 use crate::manifest::Manifest;
 use crate::resolve;
 use crate::session::Session;
@@ -54,6 +54,16 @@ pub(super) fn updated(
     let mut known = before.clone();
     known.component.retain(|name, _| !moving.contains(name));
     let found = resolve::resolve(&fit::narrowed(manifest, &asked), Some(&known), session)?;
+    let lost = |(name, _, artifact): &(&ComponentName, Architecture, &LockedArtifact)| {
+        let was = before.component.get(*name).is_some_and(is_complete);
+        was && artifact.resolved().is_err()
+    };
+    if let Some((name, _, artifact)) = found.entries().find(lost) {
+        let reason = artifact.resolved().err().unwrap_or_default();
+        return Err(Failure::new(format!("`{name}` cannot be moved: {}: {reason}", artifact.url))
+            .hint("the lock stays as it is; try again where upstream can be reached")
+            .into());
+    }
 
     let mut after = before.clone();
     (after.name, after.version) = (found.name, found.version);
@@ -67,7 +77,11 @@ pub(super) fn updated(
     Ok(after)
 }
 
-/// Takes out images that no addon needs, and proofs that no entry names.
+fn is_complete(component: &LockedComponent) -> bool {
+    component.artifacts.values().flatten().all(|artifact| artifact.resolved().is_ok())
+}
+
+/// Takes out images that no addon needs.
 fn drop_orphans(lock: &mut Lock) {
     let needed: BTreeSet<String> =
         lock.component.values().flat_map(|addon| addon.images.iter().map(|image| format!("image:{image}"))).collect();

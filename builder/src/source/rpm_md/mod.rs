@@ -51,6 +51,11 @@ impl<'a> Repositories<'a> {
         Ok(Self { known: session.rpm_repositories()?, before, session, opened: BTreeMap::new() })
     }
 
+    /// The first of these ids that no `.repo` file has.
+    pub fn unknown<'b>(&self, ids: &'b [String]) -> Option<&'b str> {
+        ids.iter().find(|id| !self.known.contains_key(*id)).map(String::as_str)
+    }
+
     /// What these repositories (all that are known, if none is named) offer.
     pub fn offers(
         &mut self,
