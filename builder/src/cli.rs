@@ -27,6 +27,8 @@ The way of a bundle:
   builder inspect dist/debian-12-1.20.2-1-amd64.bundle
   builder inspect NEW.bundle --diff OLD.bundle
 
+Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. An interrupted command is continued by running it again.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bundle refused, 130 interrupted.";
 
 /// The commands.

@@ -80,3 +80,20 @@ fn a_list_that_is_missing_or_long_is_an_error_and_one_that_is_not_reached_leaves
     let text = lock_text(&workshop);
     assert!(text.contains("unresolved = \"upstream's list of checksums was not reached"), "{text}");
 }
+
+#[test]
+fn a_sha512_of_the_manifest_vouches_alone() {
+    let workshop = workshop(|_| String::new(), LIST);
+    let archive = fs_err::read(workshop.path("release/server.tar.gz")).unwrap();
+    let right = format!("sha512 = {{ amd64 = \"{}\" }}", Sha512::of(&archive));
+    workshop.edit("release/demo.toml", &format!("checksums = \"{LIST}\""), &right);
+    workshop.lock().success();
+    let text = lock_text(&workshop);
+    assert!(text.contains(&Digest::of(&archive).to_string()) && text.contains(&Sha512::of(&archive).to_string()));
+    assert!(!text.contains("checksums:") && text.contains("proof = \"manifest\""), "{text}");
+    // Another value is another artifact: neither the old lock nor the cache answers for it.
+    let wrong = format!("sha512 = {{ amd64 = \"{}\" }}", Sha512::of(b"another"));
+    workshop.edit("release/demo.toml", &right, &wrong);
+    let error = stderr(&workshop.lock().code(1));
+    assert!(error.contains("sent wrong content: expected sha512:"), "{error}");
+}
