@@ -1,7 +1,7 @@
 //! YAML to JSON values, as Kubernetes reads it.
 //!
 //! `kubectl apply` reads manifests with `sigs.k8s.io/yaml`, whose scalars are a mix of YAML 1.1 and 1.2: `0644` is 420, `yes`,
-//! `on` and `y` are true, a date is text, and keys become text. The grammar is `saphyr-parser`'s, the meaning of a scalar is
+//! `on` and `y` are true, a date is text, and keys become text. The grammar is `granit-parser`'s, the meaning of a scalar is
 //! decided here by the rules of that library's `resolve.go`. Stricter than it: duplicate keys are errors, text, nesting and
 //! what aliases may unfold to are limited, and tags outside the core schema are refused. Nothing here panics or recurses with
 //! the depth of the input.
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
 /// Most bytes of text that are read.
@@ -101,7 +101,7 @@ struct Reader {
 impl Reader {
     fn event(&mut self, event: Event<'_>, line: usize) -> Result<(), YamlError> {
         match event {
-            Event::DocumentStart(_) => {
+            Event::DocumentStart(..) => {
                 self.anchors.clear();
                 self.line = None;
                 Ok(())
@@ -110,10 +110,10 @@ impl Reader {
                 let node = scalar(text, style, tag.as_deref()).map_err(|what| YamlError::new(line, what))?;
                 self.finish(node, anchor, line)
             }
-            Event::SequenceStart(anchor, tag) => {
+            Event::SequenceStart(_, anchor, tag) => {
                 self.start(anchor, tag.as_deref(), "seq", Content::Sequence(Vec::new()), line)
             }
-            Event::MappingStart(anchor, tag) => {
+            Event::MappingStart(_, anchor, tag) => {
                 let content = Content::Mapping { entries: Map::new(), merged: Map::new(), key: None };
                 self.start(anchor, tag.as_deref(), "map", content, line)
             }
@@ -140,7 +140,7 @@ impl Reader {
                 let node = node.clone();
                 self.finish(node, 0, line)
             }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -152,7 +152,7 @@ impl Reader {
         content: Content,
         line: usize,
     ) -> Result<(), YamlError> {
-        if tag.is_some_and(|tag| core_tag(tag) != Some(core)) {
+        if tag.is_some_and(|tag| core_tag(tag).as_deref() != Some(core)) {
             return Err(YamlError::new(line, "a tag that has no meaning in Kubernetes"));
         }
         if self.open.len() >= DEPTH_LIMIT {
@@ -217,12 +217,8 @@ fn merge(merged: &mut Map<String, Value>, value: Value) -> Result<(), &'static s
 }
 
 /// `int` for `!!int` and so on.
-fn core_tag(tag: &Tag) -> Option<&str> {
-    match tag.handle.as_str() {
-        "tag:yaml.org,2002:" => Some(&tag.suffix),
-        "" => tag.suffix.strip_prefix("tag:yaml.org,2002:"),
-        _ => None,
-    }
+fn core_tag(tag: &Tag) -> Option<Cow<'_, str>> {
+    tag.suffix_in_namespace("tag:yaml.org,2002:")
 }
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node, String> {
@@ -231,10 +227,8 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Result<N
     let resolved = match tag {
         None if style == ScalarStyle::Plain => resolve(&text),
         None => Scalar::Text,
-        Some(tag) if tag.handle.is_empty() && tag.suffix == "!" || tag.handle == "!" && tag.suffix.is_empty() => {
-            Scalar::Text
-        }
-        Some(tag) => tagged(&text, core_tag(tag))?,
+        Some(tag) if format!("{}{}", tag.handle(), tag.suffix()) == "!" => Scalar::Text,
+        Some(tag) => tagged(&text, core_tag(tag).as_deref())?,
     };
     Ok(match resolved {
         Scalar::Text => {

@@ -95,6 +95,18 @@ fn scalars_mean_what_they_mean_to_kubectl() {
 }
 
 #[test]
+fn brackets_may_close_where_people_close_them() {
+    let expected = json!({"k": [{"command": ["a"], "b": {"x": 1}}]});
+    for text in [
+        "k:\n- command: [\n    \"a\"\n  ]\n  b: {\n    x: 1\n  }\n",
+        "k:\n- command: [\n  \"a\",\n]\n  b: {\n  x: 1\n}\n",
+        "k: [\n{\n  command: [\"a\"], b: {x: 1}\n}\n]\n",
+    ] {
+        assert_eq!(one(text), expected, "{text}");
+    }
+}
+
+#[test]
 fn numbers_beyond_64_bits_become_floats() {
     assert_eq!(
         one("[18446744073709551616, -9223372036854775809, 1e20]"),
