@@ -4,9 +4,11 @@
 //! suites; of alternatives what is chosen or in the base already, else the first that can be installed. Unlike apt this
 //! searches on when a choice turns out to be impossible, and says everything that is wrong when there is no way.
 
+mod clash;
 mod order;
 mod relation;
 mod report;
+mod requirement;
 mod solver;
 mod universe;
 
@@ -58,7 +60,7 @@ pub struct Closure<'a> {
 
 /// Computes the closure, or says all that stands in its way.
 pub fn resolve<'a>(universe: &Universe<'a>, request: &Request<'a>) -> anyhow::Result<Closure<'a>> {
-    let roots = request.install.iter().map(|text| solver::root(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let roots = request.install.iter().map(|text| requirement::root(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut solver = Solver::new(universe, request, &roots)?;
     match solver.search() {
         Ok(()) => Ok(Closure { members: order::order(universe, &solver.chosen())? }),

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Member;
+use super::clash::provides;
 use super::relation::Group;
-use super::solver::{Present, provides};
+use super::requirement::Present;
 use super::universe::Universe;
 use crate::failure::Failure;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::Request;
 use super::relation::shown;
-use super::solver::{Requirement, Root, Solver, Why};
+use super::requirement::{Requirement, Root, Why};
+use super::solver::Solver;
 use super::universe::Universe;
 
 /// Walks on over every obstacle and names it.

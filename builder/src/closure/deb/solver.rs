@@ -2,109 +2,18 @@
 //! where that leads nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use anyhow::Context as _;
 
 use super::Request;
+use super::clash::{Clash, excludes, provides};
 use super::relation::{Group, Operator, Relation, parse_list};
+use super::requirement::{Present, Requirement, Root, Why};
 use super::universe::{Facts, Universe};
 use crate::debian_version;
-use crate::failure::Failure;
 
 /// Packages tried before the search is given up: a hundred times what a large closure takes.
 const STEPS: usize = 100_000;
-
-/// What was asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Root<'a> {
-    relation: Relation<'a>,
-    suite: Option<&'a str>,
-}
-
-/// Reads `NAME`, `NAME=VERSION` or `NAME/SUITE`.
-pub(super) fn root(text: &str) -> anyhow::Result<Root<'_>> {
-    let wrong = || Failure::usage(format!("`{text}` is no package: expected NAME, NAME=VERSION or NAME/SUITE"));
-    let (name, version, suite) = match (text.split_once('='), text.split_once('/')) {
-        (Some((name, version)), None) => (name, Some(version), None),
-        (None, Some((name, suite))) => (name, None, Some(suite)),
-        (None, None) => (text, None, None),
-        _ => return Err(wrong().into()),
-    };
-    match &parse_list(name).map_err(|_| wrong())?[..] {
-        [relation] if relation.bound.is_none() && relation.name == name && version != Some("") => {
-            let bound = version.map(|version| (Operator::Equal, version));
-            Ok(Root { relation: Relation { bound, ..relation.clone() }, suite })
-        }
-        _ => Err(wrong().into()),
-    }
-}
-
-/// Something that must hold.
-#[derive(Clone, Debug)]
-pub(super) struct Requirement<'a> {
-    pub(super) group: Group<'a>,
-    /// The package that needs it; `None` for what was asked for.
-    pub(super) needed_by: Option<&'a str>,
-    pub(super) why: Why,
-    pub(super) suite: Option<&'a str>,
-}
-
-/// Why something must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    Asked,
-    PreDepends,
-    Depends,
-    Recommends,
-    /// A package of the base does not go with a newer or another package.
-    Renewal,
-}
-
-/// A package that is there: in the base or chosen.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Present<'a> {
-    pub(super) version: &'a str,
-    /// The candidate, or for the base the one that is most like it.
-    pub(super) number: Option<usize>,
-    pub(super) chosen: bool,
-    pub(super) needed_by: Option<&'a str>,
-}
-
-/// Why a package cannot be chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Clash {
-    /// Another version of it is chosen, or a newer one in the base.
-    Version { name: String, wanted: String, there: String, chosen: bool },
-    /// Two packages exclude each other.
-    Exclusion { who: String, relation: String, breaks: bool, whom: String, in_base: bool },
-    /// Its entry cannot be read.
-    Broken { name: String, error: String },
-    /// Sources disagree on it.
-    Ambiguous { name: String, version: String },
-}
-
-impl fmt::Display for Clash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Version { name, wanted, there, chosen: true } => {
-                write!(f, "`{name}` {wanted} does not go with its version {there}, which something else needs")
-            }
-            Self::Version { name, wanted, there, chosen: false } => {
-                write!(f, "`{name}` {wanted} is older than {there} in the base")
-            }
-            Self::Exclusion { who, relation, breaks, whom, in_base } => {
-                let verb = if *breaks { "breaks" } else { "conflicts with" };
-                let place = if *in_base { " of the base" } else { "" };
-                write!(f, "{who} {verb} `{relation}`: {whom}{place}")
-            }
-            Self::Broken { name, error } => write!(f, "the entry of `{name}` cannot be read: {error}"),
-            Self::Ambiguous { name, version } => {
-                write!(f, "two sources offer `{name}` {version} with different digests")
-            }
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -482,21 +391,4 @@ impl<'u, 'a> Solver<'u, 'a> {
         let chosen = self.present.iter().filter(|(_, present)| present.chosen);
         chosen.map(|(name, present)| (*name, (*present, first.get(name).copied().flatten()))).collect()
     }
-}
-
-/// Whether a package provides what a relation names.
-pub(super) fn provides(facts: &Facts<'_>, relation: &Relation<'_>) -> bool {
-    facts.provides.iter().any(|(name, version)| *name == relation.name && relation.allows_provided(*version))
-}
-
-/// The relation by which a package excludes another one, and whether it is `Breaks`.
-fn excludes<'f, 'a>(
-    facts: &'f Facts<'a>,
-    other: &str,
-    version: &str,
-    theirs: &Facts<'_>,
-) -> Option<(&'f Relation<'a>, bool)> {
-    let conflicts = facts.conflicts.iter().map(|relation| (relation, false));
-    let mut all = conflicts.chain(facts.breaks.iter().map(|relation| (relation, true)));
-    all.find(|(relation, _)| (relation.name == other && relation.allows(version)) || provides(theirs, relation))
 }
