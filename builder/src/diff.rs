@@ -99,7 +99,7 @@ fn transfer(old: Side<'_>, new: Side<'_>) -> Bytes {
     Bytes { total: after.values().sum(), added }
 }
 
-fn change(what: &str, old: impl ToString, new: impl ToString) -> Option<Change> {
+fn change(what: &str, old: &impl ToString, new: &impl ToString) -> Option<Change> {
     let (old, new) = (old.to_string(), new.to_string());
     (old != new).then(|| Change { what: what.to_owned(), old, new })
 }
@@ -108,11 +108,11 @@ fn release(old: &Release, new: &Release) -> Vec<Change> {
     let changes = [
         change("name", &old.name, &new.name),
         change("version", &old.version, &new.version),
-        change("architecture", old.architecture, new.architecture),
-        change("sequence", old.sequence, new.sequence),
+        change("architecture", &old.architecture, &new.architecture),
+        change("sequence", &old.sequence, &new.sequence),
         change("created", &old.created, &new.created),
-        change("lock", old.lock, new.lock),
-        change("installer", old.installer, new.installer),
+        change("lock", &old.lock, &new.lock),
+        change("installer", &old.installer, &new.installer),
     ];
     changes.into_iter().flatten().collect()
 }
@@ -122,17 +122,17 @@ fn component(old: &Image, new: &Image) -> Option<ComponentChange> {
     let packages = maps(&packages(&old.component), &packages(&new.component));
     let mut fields = fields(&old.component, &new.component);
     let reference = |image: &Image| image.reference.clone().unwrap_or_default();
-    fields.extend(change("reference", reference(old), reference(new)));
+    fields.extend(change("reference", &reference(old), &reference(new)));
     let layers =
         |image: &Image| image.layers.iter().map(|layer| layer.digest.to_string()).collect::<Vec<_>>().join(" ");
     if files.is_empty() && packages.is_empty() {
         // Another compression of the same files, or for containers other content.
-        fields.extend(change("layers", layers(old), layers(new)));
+        fields.extend(change("layers", &layers(old), &layers(new)));
     }
     let anything = !(fields.is_empty() && files.is_empty() && packages.is_empty());
     if !anything && old.component.version == new.component.version {
         // What is left: the image's own documents.
-        fields.extend(change("manifest", old.manifest, new.manifest));
+        fields.extend(change("manifest", &old.manifest, &new.manifest));
         if fields.is_empty() {
             return None;
         }
@@ -159,7 +159,7 @@ fn fields(old: &Component, new: &Component) -> Vec<Change> {
             "name" | "version" | "packages" => {}
             "upstream" => changes.extend(lists("artifact", &old[key], &new[key], "url")),
             "templates" => changes.extend(lists("template", &old[key], &new[key], "name")),
-            _ => changes.extend(change(key, text(&old[key]), text(&new[key]))),
+            _ => changes.extend(change(key, &text(&old[key]), &text(&new[key]))),
         }
     }
     changes
@@ -223,7 +223,7 @@ fn packages(component: &Component) -> BTreeMap<String, String> {
 fn maps(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<Change> {
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let of = |map: &BTreeMap<String, String>, name: &str| map.get(name).cloned().unwrap_or_default();
-    names.into_iter().filter_map(|name| change(name, of(old, name), of(new, name))).collect()
+    names.into_iter().filter_map(|name| change(name, &of(old, name), &of(new, name))).collect()
 }
 
 impl Difference {
@@ -273,10 +273,8 @@ impl fmt::Display for Difference {
             }
         }
         for ComponentChange { name, old, new, fields, files, packages } in &self.changed {
-            match old == new {
-                true => writeln!(f, "~ component {name} {new}")?,
-                false => writeln!(f, "~ component {name} {old} -> {new}")?,
-            }
+            let version = if old == new { new.clone() } else { format!("{old} -> {new}") };
+            writeln!(f, "~ component {name} {version}")?;
             for (what, changes) in [("", fields), ("file ", files), ("package ", packages)] {
                 for change in changes {
                     let named = Change { what: format!("{what}{}", change.what), ..change.clone() };

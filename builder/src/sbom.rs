@@ -97,13 +97,12 @@ pub fn image(document: Vec<u8>, release: &Release, level: i32, session: &Session
     let files = vec![(FILE, FILE.to_owned(), 0o644)];
     let input = ArtifactInput { sha256: Digest::of(&document), name: FILE, files };
     let key = LayerInputs { level, artifacts: vec![input], links: &BTreeMap::new(), addon: None }.key()?;
-    let layer = match layer_cache::find(&session.cache, &key)? {
-        Some(layer) => layer,
-        None => {
-            let entry = PackEntry::Regular { mode: 0o644, source: Content::Bytes(document) };
-            let scratch = session.cache.scratch()?;
-            layer_cache::make(&session.cache, &key, BTreeMap::from([(path, entry)]), level, 1, &scratch)?
-        }
+    let layer = if let Some(layer) = layer_cache::find(&session.cache, &key)? {
+        layer
+    } else {
+        let entry = PackEntry::Regular { mode: 0o644, source: Content::Bytes(document) };
+        let scratch = session.cache.scratch()?;
+        layer_cache::make(&session.cache, &key, BTreeMap::from([(path, entry)]), level, 1, &scratch)?
     };
     let content = Content::File(layer.path);
     Ok(ImageSource::program(component, release.architecture, &layer.layer, content)?)
