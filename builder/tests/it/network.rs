@@ -17,7 +17,7 @@ const SECRET: &str = "s3cret";
 
 fn network(mirrors: &[(&str, &str)]) -> Network {
     let mirrors = mirrors.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
-    let (stall, pause) = (Duration::from_secs(2), Duration::from_millis(5));
+    let (stall, pause) = (Duration::from_secs(10), Duration::from_millis(5));
     Network::new(Options { mirrors, stall, pause, retries: 2, ..Options::default() }, &Output::silent())
 }
 
@@ -261,8 +261,8 @@ fn a_server_that_asks_for_a_pause_gets_it() {
     assert_eq!(server.requests().len(), 3);
 }
 
-/// Most requests at a time, by server.
-fn crowd(servers: usize, options: Options) -> Vec<usize> {
+/// Most requests at a time, by server, when each server answers as soon as it has got `limit` of them, or after a while.
+fn crowd(servers: usize, limit: usize, options: Options) -> Vec<usize> {
     let most: Arc<Mutex<BTreeMap<usize, usize>>> = Arc::default();
     let servers: Vec<Server> = (0..servers)
         .map(|server| {
@@ -273,7 +273,12 @@ fn crowd(servers: usize, options: Options) -> Vec<usize> {
                 let known = most.entry(server).or_default();
                 *known = crowd.max(*known);
                 drop(most);
-                std::thread::sleep(Duration::from_millis(60));
+                let started = Instant::now();
+                while now.load(Ordering::SeqCst) < limit && started.elapsed() < Duration::from_millis(300) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                // Time for one too many to appear.
+                std::thread::sleep(Duration::from_millis(30));
                 now.fetch_sub(1, Ordering::SeqCst);
                 honest(request, stream, b"content");
             })
@@ -294,9 +299,9 @@ fn crowd(servers: usize, options: Options) -> Vec<usize> {
 #[test]
 fn one_server_gets_few_downloads_at_a_time_and_all_together_their_number() {
     let options = |downloads, per_host| Options { downloads, per_host, ..Options::default() };
-    assert_eq!(crowd(1, options(8, 3)), [3]);
-    assert_eq!(crowd(2, options(8, 2)), [2, 2], "the first server does not keep the second waiting");
-    assert_eq!(crowd(1, options(2, 8)), [2]);
+    assert_eq!(crowd(1, 3, options(8, 3)), [3]);
+    assert_eq!(crowd(2, 2, options(8, 2)), [2, 2], "the first server does not keep the second waiting");
+    assert_eq!(crowd(1, 2, options(2, 8)), [2]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn workshop(size: usize) -> (Workshop, Vec<u8>) {
     (workshop, archive)
 }
 
-/// Serves slowly until it is told to hurry.
+/// Serves the first half, and the rest only when it is told to hurry.
 fn slow(content: Vec<u8>) -> (Server, Arc<AtomicBool>) {
     let hurry = Arc::new(AtomicBool::new(false));
     let told = hurry.clone();
@@ -31,15 +31,12 @@ fn slow(content: Vec<u8>) -> (Server, Arc<AtomicBool>) {
         if request.offset().is_some() || told.load(Ordering::SeqCst) {
             return honest(request, stream, &content);
         }
-        respond(stream, "200 OK", &["ETag: \"one\"".into(), format!("Content-Length: {}", content.len())], &[]);
-        for chunk in content.chunks(64 << 10) {
-            if stream.write_all(chunk).is_err() {
-                break;
-            }
-            if !told.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
+        let (first, rest) = content.split_at(content.len() / 2);
+        let length = format!("Content-Length: {}", content.len());
+        respond(stream, "200 OK", &["ETag: \"one\"".into(), length], first);
+        until("the word to hurry", || told.load(Ordering::SeqCst));
+        // Whoever was killed is not there any more.
+        let _ = stream.write_all(rest);
     });
     (server, hurry)
 }
