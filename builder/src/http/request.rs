@@ -118,14 +118,18 @@ impl Network {
         loop {
             let (error, wish) = match self.get_once(question, limit) {
                 Ok(answer) => {
-                    server.iter().for_each(|server| self.hosts.find(server));
+                    if let Some(server) = &server {
+                        self.hosts.find(server);
+                    }
                     return Ok(answer);
                 }
                 Err(Trouble::Lasting(error) | Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Passing(error, wish)) => (error, wish),
             };
             let Some(pause) = patience.next(wish) else {
-                server.iter().for_each(|server| self.hosts.lose(server));
+                if let Some(server) = &server {
+                    self.hosts.lose(server);
+                }
                 return Err(error.context(Unreachable));
             };
             self.output.warning(&format!("{error:#}; trying again"));

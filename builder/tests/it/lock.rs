@@ -180,3 +180,44 @@ fn a_first_use_digest_never_changes_silently() {
     assert!(output.contains(&format!("sha256 {old} -> {new}")), "{output}");
     assert!(warning.contains("another digest than at its first use"), "{warning}");
 }
+
+#[test]
+fn a_closure_without_its_index_stays_open_by_name_and_a_locked_one_stays() {
+    let workshop = Workshop::new(1000);
+    let base = "distribution = \"debian-12\"\nfamily = \"deb\"\nglibc = \"2.36\"\nlibraries = []\nprograms = []\nmodules = []\n[packages]\n";
+    workshop.write("release/bases/debian-12.toml", base.as_bytes());
+    workshop.write("none.sources", b"");
+    let packages =
+        "distributions = [\"debian-12\"]\n[packages.debian-12]\ninstall = [\"socat\"]\nsuites = [\"bookworm\"]\n";
+    workshop.edit("release/demo.toml", "\n[component.alpha]", &format!("{packages}\n[component.alpha]"));
+    let lock = || {
+        let mut command = workshop.builder("lock");
+        command.args(["release/demo.toml", "--apt-sources", "none.sources"]).assert().success();
+        lock_text(&workshop)
+    };
+    let open = lock();
+    assert!(open.contains("url = \"apt:socat\"\nunresolved = \"its index was not reached"), "{open}");
+    let refused = stderr(&workshop.build("dist").assert().code(1));
+    assert!(refused.contains("packages-debian-12") && refused.contains("apt:socat"), "{refused}");
+
+    // As if it had been locked where the index was: it is kept, with what vouched for it.
+    let reason = open.lines().find(|line| line.starts_with("unresolved")).unwrap();
+    let (entry, digest) = ("path = \"pool/s.deb\"\nsize = 1\n", Digest::of(b"x"));
+    let locked = open
+        .replace("apt:socat\"", "apt:socat=1.7-1\"")
+        .replace(reason, &format!("{entry}sha256 = \"{digest}\"\nproof = \"apt:bookworm/main/amd64\""));
+    let proof = format!(
+        "[apt.\"bookworm/main/amd64\"]\nsuite = \"stable\"\ncodename = \"bookworm\"\ndate = \"Sat, 07 Nov 2026 10:00:00 UTC\"\nkey = \"00\"\ninrelease = \"{digest}\"\npackages = \"{digest}\"\n\n[component.alpha]"
+    );
+    let locked = locked.replacen("[component.alpha]", &proof, 1);
+    workshop.write("release/demo.lock", locked.as_bytes());
+    assert_eq!(lock(), locked);
+    let mut command = workshop.builder("lock");
+    let assert = command.args(["release/demo.toml", "--apt-sources", "none.sources", "--check"]).assert().code(1);
+    assert!(stdout(&assert).contains("not compared: packages-debian-12"), "{}", stdout(&assert));
+    let mut command = workshop.builder("lock");
+    command.args(["release/demo.toml", "--apt-sources", "none.sources", "--update", "packages-debian-12"]);
+    let error = stderr(&command.assert().code(1));
+    assert!(error.contains("`packages-debian-12` cannot be moved") && error.contains("stays as it is"), "{error}");
+    assert_eq!(lock_text(&workshop), locked);
+}

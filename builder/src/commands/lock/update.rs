@@ -16,10 +16,10 @@ use crate::session::Session;
 pub(super) fn updated(
     manifest: &Manifest,
     before: &Lock,
-    names: &[ComponentName],
+    asked_for: &[ComponentName],
     session: &Session,
 ) -> anyhow::Result<Lock> {
-    let named: BTreeSet<ComponentName> = names.iter().cloned().collect();
+    let named: BTreeSet<ComponentName> = asked_for.iter().cloned().collect();
     let wanted = fit::wanted(manifest);
     if let Some(unknown) = named.iter().find(|name| !wanted.contains(*name) && !before.component.contains_key(*name)) {
         let known: BTreeSet<&str> = wanted.iter().chain(before.component.keys()).map(ComponentName::as_str).collect();
@@ -43,8 +43,8 @@ pub(super) fn updated(
 
     // An image is found by resolving the addons that need it.
     let needs = |name: &ComponentName| {
-        let references = before.component.get(name).into_iter().flat_map(|image| image.artifacts.values().flatten());
-        let reference = references.filter_map(|artifact| artifact.url.strip_prefix("image:")).next();
+        let mut entries = before.component.get(name).into_iter().flat_map(|image| image.artifacts.values().flatten());
+        let reference = entries.find_map(|artifact| artifact.url.strip_prefix("image:"));
         let addons = before.component.iter().filter(move |(_, addon)| {
             reference.is_some_and(|reference| addon.images.iter().any(|image| image == reference))
         });
