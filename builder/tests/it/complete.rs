@@ -411,8 +411,8 @@ fn a_kernel_of_rpm_packages_is_looked_into() {
     let directory = "/lib/modules/5.14.0-1.el9.x86_64";
     let (image, config) = (format!("{directory}/vmlinuz"), format!("{directory}/config"));
     let module = format!("{directory}/kernel/drivers/net/vxlan/vxlan.ko.xz");
-    let core = [(image.as_str(), "MZ"), (config.as_str(), "CONFIG_OVERLAY_FS=y\nCONFIG_VXLAN=m\n")];
-    yard.build(&[("kernel-core", "5.14.0-1.el9", &[], &core)], "w3.zstdio");
+    let kernel = [(image.as_str(), "MZ"), (config.as_str(), "CONFIG_OVERLAY_FS=y\nCONFIG_VXLAN=m\n")];
+    yard.build(&[("kernel-core", "5.14.0-1.el9", &[], &kernel)], "w3.zstdio");
     yard.build(&[("kernel-modules", "5.14.0-1.el9", &[], &[(module.as_str(), "x")])], "w6.xzdio");
     let rpm = |name: &str| fs_err::read(yard.workshop.path(&format!("repo/{name}-5.14.0-1.el9.x86_64.rpm"))).unwrap();
 
