@@ -90,3 +90,50 @@ fn refuse(mut problems: Vec<Problem>) -> anyhow::Result<()> {
     let written = problems.iter().any(|problem| problem.fault == Fault::Written);
     Err(if written { Failure::usage(text) } else { Failure::new(text) }.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Base;
+    use crate::recipe::Recipe;
+
+    /// What can be judged without an artifact holds for each release in `manifests/`: it promises distributions, their bases are
+    /// there and have what units start, and every architecture gets every program.
+    #[test]
+    fn releases_of_this_repository_can_keep_their_promises() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+        let mut releases = 0;
+        for entry in fs_err::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") || path.ends_with("flags.toml") {
+                continue;
+            }
+            let manifest = Manifest::read(&path).unwrap();
+            let release = &manifest.release;
+            assert!(!release.distributions.is_empty(), "{} promises no distribution", path.display());
+            let base = |name: &str| Target::new(Base::read(&directory, name).unwrap()).unwrap();
+            let targets: Vec<_> = release.distributions.iter().map(|name| base(name.as_str())).collect();
+            let pieces: Vec<_> = release.components.iter().map(|(name, text)| piece(&directory, name, text)).collect();
+            let mut problems = architectures::problems(release, &directory.join("components")).unwrap();
+            problems.extend(units::problems(&pieces, &targets));
+            let own_kernel = |target: &&Target| !release.kernels.keys().any(|name| name.as_str() == target.name());
+            problems
+                .extend(kernels::problems(&pieces, &targets.iter().filter(own_kernel).cloned().collect::<Vec<_>>()));
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert!(problems.is_empty(), "{}: {problems:#?}", path.display());
+            releases += 1;
+        }
+        assert!(releases > 1);
+    }
+
+    fn piece(directory: &Path, name: &bundle::ComponentName, text: &crate::manifest::ComponentText) -> Piece {
+        let recipe = Recipe::read(&directory.join("components"), name).unwrap();
+        let mut piece = fake::program(name.as_str(), &[]);
+        piece.component.version = text.version.clone();
+        piece.component.programs = recipe.text.programs;
+        piece.component.modules = recipe.text.modules;
+        piece.component.templates = recipe.templates;
+        piece.modules_on_demand = recipe.text.modules_on_demand;
+        piece
+    }
+}
