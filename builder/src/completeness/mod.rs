@@ -113,7 +113,12 @@ mod tests {
             assert!(!release.distributions.is_empty(), "{} promises no distribution", path.display());
             let base = |name: &str| Target::new(Base::read(&directory, name).unwrap()).unwrap();
             let targets: Vec<_> = release.distributions.iter().map(|name| base(name.as_str())).collect();
-            let pieces: Vec<_> = release.components.iter().map(|(name, text)| piece(&directory, name, text)).collect();
+            let mut pieces: Vec<_> =
+                release.components.iter().map(|(name, text)| piece(&directory, name, text)).collect();
+            pieces.extend(release.addons.iter().map(|(name, text)| Piece {
+                modules_on_demand: text.modules.clone(),
+                ..fake::program(name.as_str(), &[])
+            }));
             let mut problems = architectures::problems(release, &directory.join("components")).unwrap();
             problems.extend(units::problems(&pieces, &targets));
             let own_kernel = |target: &&Target| !release.kernels.keys().any(|name| name.as_str() == target.name());
