@@ -23,6 +23,33 @@ pub enum Authorization {
     Bearer(String),
 }
 
+/// Fields of a form, some of them secret: never printed, and sent to one server without following it anywhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Form(String);
+
+impl Form {
+    /// A form with these names and values.
+    pub fn new(fields: &[(&str, &str)]) -> Self {
+        // The encoding of a form is that of a query (WHATWG URL, 5.2).
+        let mut url = reqwest::Url::parse("http://form/").ok();
+        if let Some(url) = &mut url {
+            url.query_pairs_mut().extend_pairs(fields);
+        }
+        Self(url.as_ref().and_then(reqwest::Url::query).unwrap_or_default().to_owned())
+    }
+
+    /// As it is sent.
+    pub(super) fn encoded(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Form(..)")
+    }
+}
+
 /// Finds the authorization for a server: what a registry needs, whose tokens are asked for when it demands them.
 pub trait Login: fmt::Debug + Send + Sync {
     /// The authorization for a request to `url`; called before the first request without a `challenge`, and once more with
@@ -73,5 +100,8 @@ mod tests {
         assert!(!shown.contains("secret") && !shown.contains("dTpzZWNyZXQ"), "{shown}");
         assert_eq!(basic.header().unwrap(), "Basic dTpzZWNyZXQ=");
         assert!(Authorization::Bearer("a\r\nHost: x".into()).header().is_err());
+        let form = Form::new(&[("grant_type", "refresh_token"), ("refresh_token", "se=cr&et /")]);
+        assert_eq!(form.encoded(), "grant_type=refresh_token&refresh_token=se%3Dcr%26et+%2F");
+        assert_eq!(format!("{form:?}"), "Form(..)");
     }
 }

@@ -10,10 +10,11 @@ use anyhow::Context as _;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
 
 use super::address::{server, shown};
 use super::trouble::{Attempt, Trouble, lasting};
-use super::{Authorization, Login, Network, patience};
+use super::{Authorization, Form, Login, Network, patience};
 use crate::failure::Failure;
 
 /// A server that takes longer to accept a connection is not there.
@@ -26,6 +27,7 @@ pub(super) struct Question<'a> {
     pub(super) headers: HeaderMap,
     pub(super) authorization: Option<&'a Authorization>,
     pub(super) login: Option<&'a dyn Login>,
+    pub(super) form: Option<&'a Form>,
 }
 
 impl Network {
@@ -74,7 +76,16 @@ impl Network {
         if let Some(authorization) = authorization {
             headers.insert(header::AUTHORIZATION, authorization.header()?);
         }
-        self.client()?.get(question.url).headers(headers).send().map_err(|error| {
+        let request = match question.form {
+            None => self.client()?.get(question.url),
+            // What is posted would be posted again to wherever a redirect leads.
+            Some(form) => {
+                let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+                let client = self.build_client(Policy::none())?;
+                client.post(question.url).header(header::CONTENT_TYPE, kind).body(form.encoded())
+            }
+        };
+        request.headers(headers).send().map_err(|error| {
             let lasting = error.is_redirect() || error.is_builder();
             let error =
                 anyhow::Error::new(error.without_url()).context(format!("asking for `{}` failed", shown(question.url)));
@@ -88,6 +99,21 @@ impl Network {
         if let Some(client) = &*slot {
             return Ok(client.clone());
         }
+        let client = self.build_client(Policy::custom(|attempt| {
+            let was_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+            if attempt.previous().len() > 10 {
+                attempt.error("more than 10 redirects")
+            } else if was_https && attempt.url().scheme() != "https" {
+                attempt.error("a redirect leads from https to plain http")
+            } else {
+                attempt.follow()
+            }
+        }))?;
+        *slot = Some(client.clone());
+        Ok(client)
+    }
+
+    fn build_client(&self, redirects: Policy) -> anyhow::Result<Client> {
         // An error means that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
@@ -95,16 +121,7 @@ impl Network {
             .timeout(self.options.stall)
             .connect_timeout(self.options.stall.min(LONGEST_CONNECT))
             .referer(false)
-            .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                let was_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-                if attempt.previous().len() > 10 {
-                    attempt.error("more than 10 redirects")
-                } else if was_https && attempt.url().scheme() != "https" {
-                    attempt.error("a redirect leads from https to plain http")
-                } else {
-                    attempt.follow()
-                }
-            }));
+            .redirect(redirects);
         if let Some(path) = &self.options.ca_file {
             let certificates = reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?).unwrap_or_default();
             if certificates.is_empty() {
@@ -112,11 +129,9 @@ impl Network {
             }
             builder = builder.tls_certs_merge(certificates);
         }
-        let client = builder.build().with_context(|| {
+        builder.build().with_context(|| {
             Failure::new("cannot prepare TLS").hint("install ca-certificates, or give `--ca-file FILE`")
-        })?;
-        *slot = Some(client.clone());
-        Ok(client)
+        })
     }
 }
 

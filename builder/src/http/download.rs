@@ -72,7 +72,7 @@ impl Download<'_> {
         }
         let first = wanted.urls.first().and_then(|url| server(url));
         let authorization = wanted.authorization.as_ref().filter(|_| server(url) == first);
-        let question = Question { url, headers, authorization, login: wanted.login.as_deref() };
+        let question = Question { url, headers, authorization, login: wanted.login.as_deref(), form: None };
         let response = network.ask(&question)?;
         let (offset, total) = self.accept(&response, offset)?;
         self.receive(response, offset, wanted.size.or(total))

@@ -27,7 +27,7 @@ use bundle::Digest;
 use reqwest::blocking::Client;
 
 pub use self::address::{host, shown};
-pub use self::authorization::{Authorization, Login};
+pub use self::authorization::{Authorization, Form, Login};
 use self::download::Download;
 use self::hosts::{Hosts, Slot};
 pub use self::options::Options;

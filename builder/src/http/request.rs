@@ -10,10 +10,10 @@ use super::address::{mirrored, server, shown};
 use super::client::Question;
 use super::patience::Patience;
 use super::trouble::{Attempt, Trouble, lasting};
-use super::{Authorization, Login, Network, Unreachable};
+use super::{Authorization, Form, Login, Network, Unreachable};
 use crate::failure::Failure;
 
-/// A GET request whose answer is held in memory.
+/// A request whose answer is held in memory: GET, or POST of a form.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// What is asked for, before mirrors.
@@ -24,6 +24,8 @@ pub struct Request {
     pub authorization: Option<Authorization>,
     /// Finds the authorization for the servers of `url` and its mirrors.
     pub login: Option<Arc<dyn Login>>,
+    /// What is posted, to the server of `url` alone: neither mirrors nor redirects get it.
+    pub form: Option<Form>,
     /// Most bytes of the body.
     pub limit: u64,
 }
@@ -44,7 +46,7 @@ pub struct Answer {
 impl Request {
     /// A request for at most `limit` bytes, without more headers or authorization.
     pub fn new(url: impl Into<String>, limit: u64) -> Self {
-        Self { url: url.into(), headers: Vec::new(), authorization: None, login: None, limit }
+        Self { url: url.into(), headers: Vec::new(), authorization: None, login: None, form: None, limit }
     }
 
     /// Adds a header.
@@ -91,14 +93,26 @@ impl Network {
         }
         let headers = request.header_map()?;
         let mut last: Option<anyhow::Result<Answer>> = None;
-        for url in mirrored(&request.url, &self.options.mirrors) {
+        let addresses = match request.form {
+            Some(_) => vec![request.url.clone()],
+            None => mirrored(&request.url, &self.options.mirrors),
+        };
+        for url in addresses {
             if let Some(Err(error)) = last {
                 self.output.warning(&format!("{error:#}; trying the next address"));
             }
             let own = request.authorization.as_ref().filter(|_| server(&url) == server(&request.url));
             let login = request.login.as_deref();
-            let result = self
-                .get_from(&Question { url: &url, headers: headers.clone(), authorization: own, login }, request.limit);
+            let result = self.get_from(
+                &Question {
+                    url: &url,
+                    headers: headers.clone(),
+                    authorization: own,
+                    login,
+                    form: request.form.as_ref(),
+                },
+                request.limit,
+            );
             match result {
                 Ok(answer) if !matches!(answer.status, 404 | 410) => return Ok(answer),
                 result => last = Some(result),

@@ -1,6 +1,6 @@
 //! A web server that does what the test says, however wrong; loopback only.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ pub(crate) struct Server {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     head: Vec<String>,
+    body: Vec<u8>,
 }
 
 impl Request {
@@ -36,6 +37,11 @@ impl Request {
     /// The request line: `GET /path HTTP/1.1`.
     pub(crate) fn line(&self) -> &str {
         self.head.first().map_or("", String::as_str)
+    }
+
+    /// What was posted.
+    pub(crate) fn body(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// First byte of `Range: bytes=N-`.
@@ -99,9 +105,11 @@ impl Drop for Server {
 
 /// Reads the head of a request and remembers it.
 fn receive(stream: &TcpStream, seen: &Mutex<Vec<Request>>) -> (usize, Request) {
-    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    let request = Request { head };
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let head = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let mut request = Request { head, body: Vec::new() };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let _ = reader.take(length).read_to_end(&mut request.body);
     let mut seen = seen.lock().unwrap();
     seen.push(request.clone());
     (seen.len() - 1, request)

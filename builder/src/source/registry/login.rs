@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::challenge::{self, Challenge};
 use super::credentials::{self, Credential, Credentials, Secret};
 use crate::failure::Failure;
-use crate::http::{Authorization, Login, Network, Request, shown};
+use crate::http::{Authorization, Form, Login, Network, Request, shown};
 
 /// Most bytes of a token server's answer.
 const TOKEN_LIMIT: u64 = 1 << 20;
@@ -127,8 +127,8 @@ impl Visitor {
                 Ok(Some(Authorization::Bearer(token.reveal().to_owned())))
             }
             (Challenge::Bearer { realm, service, scope }, credential) => {
-                let realm = token_server(place, realm, service.as_deref(), scope.as_deref())?;
-                token(network, place, &realm, credential.as_ref()).map(Some)
+                let server = TokenServer::new(place, realm, service.as_deref(), scope.as_deref())?;
+                server.token(network, place, credential.as_ref()).map(Some)
             }
             (Challenge::Basic, Some(Credential::Password { user, password })) => {
                 Ok(Some(Authorization::Basic { user, password: password.reveal().to_owned() }))
@@ -169,84 +169,94 @@ impl Login for Visitor {
     }
 }
 
-/// The URL that gives a token to pull from the repository.
-fn token_server(place: &Place, realm: &str, service: Option<&str>, scope: Option<&str>) -> anyhow::Result<Url> {
-    let wrong = |what: &str| {
-        let text = format!("`{}` sends us to a token server {what}: `{}`", place.host, shown(realm));
-        Failure::new(text).hint("nothing was sent there; if the registry is right, its operator must correct that")
-    };
-    let mut url = Url::parse(realm).map_err(|_| wrong("that is no URL"))?;
-    let local = place.is_loopback() && is_loopback(url.host_str().unwrap_or_default());
-    match url.scheme() {
-        "https" => {}
-        "http" if local => {}
-        _ => return Err(wrong("that is not https").into()),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("with a login of its own").into());
-    }
-    url.set_fragment(None);
-    // Only ever to pull, whatever is offered.
-    let repository = scope
-        .and_then(|scope| scope.split(' ').find_map(|scope| scope.strip_prefix("repository:")?.rsplit_once(':')))
-        .map_or_else(|| place.repository().to_owned(), |(name, _)| name.to_owned());
-    let mut query = url.query_pairs_mut();
-    if let Some(service) = service {
-        query.append_pair("service", service);
-    }
-    query.append_pair("scope", &format!("repository:{repository}:pull"));
-    drop(query);
-    Ok(url)
+/// Who gives tokens for a repository, and what for.
+#[derive(Debug)]
+struct TokenServer {
+    url: Url,
+    service: Option<String>,
+    scope: String,
 }
 
-/// Asks a token server.
-fn token(
-    network: &Network,
-    place: &Place,
-    realm: &Url,
-    credential: Option<&Credential>,
-) -> anyhow::Result<Authorization> {
-    let server = realm.host_str().unwrap_or_default();
-    let mut request = Request::new(realm.as_str(), TOKEN_LIMIT);
-    match credential {
-        Some(Credential::Password { user, password }) => {
+impl TokenServer {
+    /// The one that a challenge names, if it may be asked. Only ever to pull, whatever is offered.
+    fn new(place: &Place, realm: &str, service: Option<&str>, scope: Option<&str>) -> anyhow::Result<Self> {
+        let wrong = |what: &str| {
+            let text = format!("`{}` sends us to a token server {what}: `{}`", place.host, shown(realm));
+            Failure::new(text).hint("nothing was sent there; if the registry is right, its operator must correct that")
+        };
+        let mut url = Url::parse(realm).map_err(|_| wrong("that is no URL"))?;
+        let local = place.is_loopback() && is_loopback(url.host_str().unwrap_or_default());
+        match url.scheme() {
+            "https" => {}
+            "http" if local => {}
+            _ => return Err(wrong("that is not https").into()),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("with a login of its own").into());
+        }
+        url.set_fragment(None);
+        let repository = scope
+            .and_then(|scope| scope.split(' ').find_map(|scope| scope.strip_prefix("repository:")?.rsplit_once(':')))
+            .map_or_else(|| place.repository().to_owned(), |(name, _)| name.to_owned());
+        Ok(Self { url, service: service.map(str::to_owned), scope: format!("repository:{repository}:pull") })
+    }
+
+    /// The question: with a login or without one by GET, with an identity token by POST (distribution, `spec/auth/oauth`).
+    fn question(&self, credential: Option<&Credential>) -> Request {
+        let service = self.service.as_deref().map(|service| ("service", service));
+        let mut fields: Vec<(&str, &str)> = service.into_iter().collect();
+        fields.push(("scope", &self.scope));
+        if let Some(Credential::Identity(token)) = credential {
+            fields.extend([("grant_type", "refresh_token"), ("client_id", "sealift-builder")]);
+            fields.push(("refresh_token", token.reveal()));
+            return Request { form: Some(Form::new(&fields)), ..Request::new(self.url.as_str(), TOKEN_LIMIT) };
+        }
+        let mut url = self.url.clone();
+        url.query_pairs_mut().extend_pairs(fields);
+        let mut request = Request::new(url, TOKEN_LIMIT);
+        if let Some(Credential::Password { user, password }) = credential {
             let (user, password) = (user.clone(), password.reveal().to_owned());
             request.authorization = Some(Authorization::Basic { user, password });
         }
-        Some(Credential::Identity(_)) => {
-            let text =
-                format!("for `{}` only an identity token is kept, which this program cannot exchange", place.host);
-            return Err(Failure::new(text)
-                .hint(format!("run `docker login -u USER {}` with an access token", place.host))
+        request
+    }
+
+    /// Asks for a token.
+    fn token(
+        &self,
+        network: &Network,
+        place: &Place,
+        credential: Option<&Credential>,
+    ) -> anyhow::Result<Authorization> {
+        let server = self.url.host_str().unwrap_or_default();
+        let answer = network
+            .get(&self.question(credential))
+            .with_context(|| format!("asking for a token for `{}`", place.host))?;
+        match answer.status {
+            200 => {}
+            400 | 401 | 403 if credential.is_some() => {
+                return Err(Failure::new(format!(
+                    "`{server}` does not accept the login that is kept for `{}`",
+                    place.host
+                ))
+                .hint(format!("run `docker login {}` again", place.host))
                 .into());
+            }
+            401 | 403 => {
+                let text = format!("`{server}` wants a login for `{}` on `{}`", place.repository(), place.host);
+                return Err(Failure::new(text).hint(format!("run `docker login {}`", place.host)).into());
+            }
+            status => return Err(Failure::new(format!("the token server `{server}` answered {status}")).into()),
         }
-        Some(Credential::Token(_)) | None => {}
-    }
-    let answer = network.get(&request).with_context(|| format!("asking for a token for `{}`", place.host))?;
-    match answer.status {
-        200 => {}
-        401 | 403 if credential.is_some() => {
-            return Err(Failure::new(format!(
-                "`{server}` does not accept the login that is kept for `{}`",
-                place.host
-            ))
-            .hint(format!("run `docker login {}` again", place.host))
-            .into());
+        let strange = || Failure::new(format!("the token server `{server}` answers something else than a token"));
+        let text: TokenText = serde_json::from_slice(&answer.body).map_err(|_| strange())?;
+        let given = [text.token, text.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let token = Secret::from(given.ok_or_else(strange)?);
+        if !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(strange().into());
         }
-        401 | 403 => {
-            let text = format!("`{server}` wants a login for `{}` on `{}`", place.repository(), place.host);
-            return Err(Failure::new(text).hint(format!("run `docker login {}`", place.host)).into());
-        }
-        status => return Err(Failure::new(format!("the token server `{server}` answered {status}")).into()),
+        Ok(Authorization::Bearer(token.reveal().to_owned()))
     }
-    let strange = || Failure::new(format!("the token server `{server}` answers something else than a token"));
-    let text: TokenText = serde_json::from_slice(&answer.body).map_err(|_| strange())?;
-    let given = [text.token, text.access_token].into_iter().flatten().find(|token| !token.is_empty());
-    let token = Secret::from(given.ok_or_else(strange)?);
-    if !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(strange().into());
-    }
-    Ok(Authorization::Bearer(token.reveal().to_owned()))
 }
 
 impl Place {
@@ -351,7 +361,9 @@ mod tests {
     #[test]
     fn a_token_server_is_told_to_let_us_pull_and_no_more() {
         let place = Place::new("https://r.example/v2/a/b/manifests/1").unwrap();
-        let realm = |realm: &str, scope| token_server(&place, realm, Some("r s"), scope).map(|url| url.to_string());
+        let realm = |realm: &str, scope| {
+            TokenServer::new(&place, realm, Some("r s"), scope).map(|server| server.question(None).url)
+        };
         assert_eq!(
             realm("https://auth.example/t?x=1#y", Some("repository:up/a/b:pull,push")).unwrap(),
             "https://auth.example/t?x=1&service=r+s&scope=repository%3Aup%2Fa%2Fb%3Apull"
@@ -371,7 +383,7 @@ mod tests {
             assert!(error.contains("token server") && !error.contains("u:p"), "{error}");
         }
         let here = Place::new("http://127.0.0.1:5000/v2/a/manifests/1").unwrap();
-        assert!(token_server(&here, "http://127.0.0.1:5001/t", None, None).is_ok());
-        assert!(token_server(&here, "http://auth.example/t", None, None).is_err());
+        assert!(TokenServer::new(&here, "http://127.0.0.1:5001/t", None, None).is_ok());
+        assert!(TokenServer::new(&here, "http://auth.example/t", None, None).is_err());
     }
 }

@@ -231,3 +231,62 @@ fn a_login_is_for_its_own_host_only() {
     assert!(mirrored.resolve(&format!("{}/app:1", host(&mine)), None, &AMD64).is_err());
     assert!(authorizations(&theirs).iter().all(Option::is_none));
 }
+
+/// A user for whom an identity token is kept, as cloud registries give them.
+fn identified(registry: &Server) -> User {
+    let user = User::new();
+    let text = format!(r#"{{"auths":{{"{}":{{"identitytoken":"looking-glass"}}}}}}"#, host(registry));
+    fs_err::write(user.config(), text).unwrap();
+    user
+}
+
+#[test]
+fn an_identity_token_is_posted_and_exchanged() {
+    let mut shelf = Shelf::default();
+    shelf.index("team/a", "1", 10);
+    let tokens = Server::start(|_, request, stream| {
+        if request.body().contains("refresh_token=looking-glass") {
+            serve(stream, "application/json", br#"{"access_token":"one","refresh_token":"two"}"#);
+        } else {
+            respond(stream, "400 Bad Request", &["Content-Length: 0".to_owned()], b"");
+        }
+    });
+    let challenge = format!(r#"Bearer realm="{}/oauth2/token",service="x y""#, tokens.url);
+    let registry = start(shelf, move |request, stream| {
+        let right = request.header("authorization") == Some("Bearer one");
+        if !right {
+            refuse(stream, &challenge);
+        }
+        !right
+    });
+    identified(&registry).resolve(&format!("{}/team/a:1", host(&registry)), None, &BOTH).unwrap();
+    let [asked] = &tokens.requests()[..] else { panic!("{:?}", tokens.requests()) };
+    assert_eq!(asked.target(), "/oauth2/token");
+    let fields = "service=x+y&scope=repository%3Ateam%2Fa%3Apull&grant_type=refresh_token&client_id=sealift-builder";
+    assert_eq!(asked.body(), format!("{fields}&refresh_token=looking-glass"));
+    assert!(authorizations(&registry).iter().flatten().all(|sent| sent == "Bearer one"));
+}
+
+#[test]
+fn an_identity_token_follows_no_redirect() {
+    let mut shelf = Shelf::default();
+    shelf.index("team/a", "1", 10);
+    let thief = Server::start(|_, _, stream| serve(stream, "application/json", br#"{"access_token":"one"}"#));
+    let location = format!("Location: {}/", thief.url);
+    let tokens = Server::start(move |_, _, stream| {
+        respond(stream, "307 Temporary Redirect", &[location.clone(), "Content-Length: 0".to_owned()], b"");
+    });
+    let challenge = format!(r#"Bearer realm="{}/token""#, tokens.url);
+    let registry = start(shelf, move |_, stream| {
+        refuse(stream, &challenge);
+        true
+    });
+    let user = identified(&registry);
+    // Nor a mirror.
+    let mirror = (format!("{}/", tokens.url), format!("{}/", thief.url));
+    for user in [User { mirrors: vec![mirror], ..identified(&registry) }, user] {
+        let text = error(user.resolve(&format!("{}/team/a:1", host(&registry)), None, &AMD64));
+        assert!(text.contains("answered 307") && !text.contains("looking-glass"), "{text}");
+    }
+    assert_eq!((tokens.requests().len(), thief.requests().len()), (2, 0));
+}
