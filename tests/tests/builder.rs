@@ -228,7 +228,7 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 13] = [
+    let scenarios: [(&str, Scenario); 14] = [
         ("images_are_the_registrys_byte_for_byte", |_| registry::images_are_the_registrys_byte_for_byte()),
         ("guarded_registries_let_us_in_with_the_login_alone", |_| {
             registry::guarded_registries_let_us_in_with_the_login_alone()
@@ -243,6 +243,9 @@ fn main() -> Result<()> {
         ("a_killed_build_leaves_nothing_half_written", a_killed_build_leaves_nothing_half_written),
         ("dpkg_alone_installs_the_closure_that_apt_would_choose", |_| {
             packages::dpkg_alone_installs_the_closure_that_apt_would_choose()
+        }),
+        ("dpkg_takes_a_chain_of_pre_depends_in_as_many_runs", |_| {
+            packages::dpkg_takes_a_chain_of_pre_depends_in_as_many_runs()
         }),
         ("a_local_archive_becomes_a_bundle", |_| packages::a_local_archive_becomes_a_bundle()),
         ("a_base_package_that_is_too_old_is_renewed", |_| packages::a_base_package_that_is_too_old_is_renewed()),

@@ -117,8 +117,9 @@ fn inside(root: &Path, arguments: &[&str]) -> Result<Finished> {
         .run()
 }
 
-/// Gives the packages to dpkg, all at once and in this order; everything is configured then and nothing is missing.
-fn install(root: &Path, packages: &[Locked]) -> Result<()> {
+/// Gives the packages to dpkg, all at once and in this order; everything is configured then and nothing is missing. Where one
+/// must be configured before another is unpacked (`Pre-Depends`), dpkg takes the other in a later run only.
+fn install(root: &Path, packages: &[Locked], runs: usize) -> Result<()> {
     fs_err::create_dir_all(root.join("debs"))?;
     let mut arguments = vec!["dpkg".to_owned(), "--install".to_owned()];
     for package in packages {
@@ -127,6 +128,10 @@ fn install(root: &Path, packages: &[Locked]) -> Result<()> {
         arguments.push(name);
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for _ in 1..runs {
+        let error = inside(root, &arguments).err().context("dpkg took all of it in fewer runs")?;
+        ensure!(format!("{error:#}").contains("pre-dependency problem"), "{error:#}");
+    }
     inside(root, &arguments)?;
     let audit = inside(root, &["dpkg", "--audit"])?;
     ensure!(audit.stdout.is_empty(), "dpkg --audit: {}", audit.stdout);
@@ -219,14 +224,14 @@ pub(crate) fn dpkg_alone_installs_the_closure_that_apt_would_choose() -> Result<
     }
     same(&packages, &apts_choice(&shop, &root, &sources, &ASKED)?)?;
     same(&shop.locked("kernel-debian-12")?, &apts_choice(&shop, &root, &sources, &["linux-image-amd64"])?)?;
-    install(&root, &packages)?;
+    install(&root, &packages, 1)?;
     let version = inside(&root, &["jq", "--version"])?;
     ensure!(version.stdout.starts_with("jq-"), "{version:?}");
 
     // The same root without one member of the closure: dpkg says so, or this test would prove nothing.
     let short = shop.root("short")?;
     let without: Vec<Locked> = packages.into_iter().filter(|package| package.name != "libjq1").collect();
-    let error = install(&short, &without).err().context("dpkg did not miss libjq1")?;
+    let error = install(&short, &without, 1).err().context("dpkg did not miss libjq1")?;
     ensure!(format!("{error:#}").contains("libjq1"), "{error:#}");
     Ok(())
 }
@@ -290,5 +295,18 @@ pub(crate) fn a_base_package_that_is_too_old_is_renewed() -> Result<()> {
         packages.iter().find(|package| package.name == "libxtables12").context("libxtables12 is not renewed")?;
     ensure!(renewed.needed_by.as_deref() == Some("iptables"), "{renewed:?}");
     same(&packages, &apts_choice(&shop, &root, &sources, &ASKED)?)?;
-    install(&root, &packages)
+    install(&root, &packages, 1)
+}
+
+/// A chain of `Pre-Depends` between members (nfs-common needs python3, that python3-minimal before, that python3.11-minimal
+/// before): as many runs of dpkg as it has links, in the lock's order, and not one more.
+pub(crate) fn dpkg_takes_a_chain_of_pre_depends_in_as_many_runs() -> Result<()> {
+    let shop = Shop::open(&SUITES, "install = [\"nfs-common\"]")?;
+    let (root, sources) = (shop.root("root")?, root::sources()?);
+    let packages = shop.closure("packages-debian-12", &sources)?;
+    same(&packages, &apts_choice(&shop, &root, &sources, &["nfs-common"])?)?;
+    let at = |name: &str| packages.iter().position(|package| package.name == name);
+    let [minimal, python, last] = ["python3.11-minimal", "python3-minimal", "nfs-common"].map(at);
+    ensure!(minimal.is_some() && minimal < python && python < last, "{packages:?}");
+    install(&root, &packages, 3)
 }
