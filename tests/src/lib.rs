@@ -18,9 +18,11 @@ pub mod process;
 pub mod product;
 pub mod registry;
 pub mod root;
+pub mod rpm;
 pub mod run;
 pub mod snapshot;
 pub mod wait;
+pub mod web;
 
 pub use bed::Bed;
 pub use host::{Host, Route};

@@ -280,8 +280,9 @@ impl<'a> Solver<'a, '_> {
 
     /// The best of several candidates by the rule at the head of this module; `None` if none can be taken.
     fn best(&self, expression: &Expression, candidates: BTreeSet<usize>) -> Option<usize> {
+        // `NAME`, or `NAME(x86-64)` as rpm adds for the architecture.
         let name = match expression {
-            Expression::Plain(dependency) => Some(&*dependency.name),
+            Expression::Plain(dependency) => dependency.name.split('(').next(),
             _ => None,
         };
         let possible = candidates.into_iter().filter(|at| {
