@@ -38,7 +38,7 @@ if [ "$suite" = all ] || [ "$suite" = unit ]; then
     check "scripts are short" short
     tests "unit" cargo test --quiet --workspace --exclude e2e --no-fail-fast
 fi
-if [ "$suite" = all ] || [ "$suite" = builder ]; then tests "builder" cargo test --quiet -p e2e --test builder; fi
+if [ "$suite" = all ] || [ "$suite" = builder ]; then tests "builder" cargo test --quiet -p e2e --no-fail-fast --test builder --test rpm; fi
 if [ "$suite" = all ] || [ "$suite" = host ]; then tests "host" cargo test --quiet -p e2e --no-fail-fast --test bed --test host; fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

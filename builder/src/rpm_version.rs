@@ -147,14 +147,14 @@ pub fn compare(left: &str, right: &str) -> Ordering {
             }
             (Some(b'~'), _) => return Ordering::Less,
             (_, Some(b'~')) => return Ordering::Greater,
-            (Some(b'^'), None) => return Ordering::Greater,
-            (None, Some(b'^')) => return Ordering::Less,
-            (Some(b'^'), Some(_)) => return Ordering::Less,
-            (Some(_), Some(b'^')) => return Ordering::Greater,
+            _ => {}
+        }
+        match (left.first(), right.first()) {
             (None, None) => return Ordering::Equal,
-            // Whichever has something left over is newer.
+            // Whichever has something left over is newer, also if that begins with `^`.
             (Some(_), None) => return Ordering::Greater,
             (None, Some(_)) => return Ordering::Less,
+            (Some(a), Some(b)) if (*a == b'^') != (*b == b'^') => return (*b == b'^').cmp(&(*a == b'^')),
             (Some(_), Some(_)) => {}
         }
         let numeric = left[0].is_ascii_digit();
@@ -240,6 +240,8 @@ pub const KNOWN_CASES: &[(&str, &str, Ordering)] = &[
     ("1.0~rc1^git1", "1.0~rc1", Ordering::Greater),
     ("1.0^git1~pre", "1.0^git1~pre", Ordering::Equal),
     ("1.0^git1", "1.0^git1~pre", Ordering::Greater),
+    ("1.0^git1", "1.0~rc1", Ordering::Greater),
+    ("1.0^a", "1.0.a", Ordering::Less),
     ("1b.fc17", "1b.fc17", Ordering::Equal),
     ("1b.fc17", "1.fc17", Ordering::Less),
     ("1g.fc17", "1.fc17", Ordering::Greater),

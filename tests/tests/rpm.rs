@@ -1,5 +1,6 @@
 //! Bundles with RPM packages, judged by rpm, dnf, rpm2cpio and cpio.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -150,7 +151,7 @@ impl Stage {
         fs_err::write(path("components/socat/component.toml"), COMPONENT)?;
         let mut base = "distribution = \"el9\"\nfamily = \"rpm\"\nglibc = \"2.34\"\nlibraries = [\"libc.so.6\"]\nprograms = [\"/usr/bin/sh\"]\nmodules = []\n[packages]\n".to_owned();
         for package in BASE {
-            base += &format!("{} = \"{}\"\n", package.name, package.version);
+            writeln!(base, "{} = \"{}\"", package.name, package.version)?;
         }
         fs_err::create_dir_all(path("bases"))?;
         fs_err::write(path("bases/el9.toml"), base)?;

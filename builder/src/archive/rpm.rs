@@ -150,7 +150,7 @@ mod tests {
         let (_, mode, inode, links, _) = *piece;
         let fields = [
             inode,
-            *(&mode),
+            mode,
             0,
             0,
             links,
@@ -163,7 +163,7 @@ mod tests {
             u32::try_from(name_size).unwrap(),
             0,
         ];
-        let fields: String = fields.iter().map(|field| format!("{field:08x}")).collect();
+        let fields = fields.map(|field| format!("{field:08x}")).concat();
         format!("070701{fields}").into_bytes()
     }
 

@@ -98,14 +98,15 @@ pub(super) fn image(
 fn package(ingredient: &Ingredient) -> anyhow::Result<Package> {
     let Resolved { url, size, sha256, .. } = &ingredient.locked;
     let file = ingredient.file_name();
-    let named = match url.strip_prefix("apt:").or_else(|| url.strip_prefix("rpm:")) {
-        Some(rest) => rest.split_once('='),
-        None if file.ends_with(".rpm") => {
-            let stem = file.trim_end_matches(".rpm").rsplit_once('.').map(|(stem, _)| stem);
+    let locked = url.strip_prefix("apt:").or_else(|| url.strip_prefix("rpm:"));
+    let named = match (locked, file.strip_suffix(".rpm")) {
+        (Some(rest), _) => rest.split_once('='),
+        (None, Some(stem)) => {
+            let stem = stem.rsplit_once('.').map(|(stem, _)| stem);
             let dash = stem.and_then(|stem| stem[..stem.rfind('-')?].rfind('-'));
             stem.zip(dash).map(|(stem, dash)| (&stem[..dash], &stem[dash + 1..]))
         }
-        None => file
+        (None, None) => file
             .strip_suffix(".deb")
             .and_then(|name| name.split_once('_'))
             .and_then(|(name, rest)| Some((name, rest.split_once('_')?.0))),

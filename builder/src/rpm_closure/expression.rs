@@ -72,20 +72,23 @@ impl<'a> Parser<'a> {
         self.rest = self.rest.trim_start().strip_prefix('(')?;
         let first = self.operand(depth)?;
         let mut operator = self.word_or_end()?;
-        let Some(name) = operator else { return Some(first) };
+        let name = operator;
+        if name == ")" {
+            return Some(first);
+        }
         let mut operands = vec![first, self.operand(depth)?];
         let mut otherwise = None;
         loop {
             operator = self.word_or_end()?;
             match operator {
-                None => break,
-                Some("else") if matches!(name, "if" | "unless") && otherwise.is_none() => {
+                ")" => break,
+                "else" if matches!(name, "if" | "unless") && otherwise.is_none() => {
                     otherwise = Some(Box::new(self.operand(depth)?));
                 }
-                Some(again) if again == name && matches!(name, "and" | "or" | "with") => {
+                again if again == name && matches!(name, "and" | "or" | "with") => {
                     operands.push(self.operand(depth)?);
                 }
-                Some(_) => return None,
+                _ => return None,
             }
         }
         Some(match name {
@@ -105,24 +108,24 @@ impl<'a> Parser<'a> {
         }
         let name = self.word()?;
         let before = self.rest;
-        let range = match self.word().and_then(Relation::parse) {
-            Some(relation) => Some(Box::new((relation, Evr::parse(self.word()?)))),
-            None => {
-                self.rest = before;
-                None
-            }
+        let range = if let Some(relation) = self.word().and_then(Relation::parse) {
+            Some(Box::new((relation, Evr::parse(self.word()?))))
+        } else {
+            self.rest = before;
+            None
         };
         Some(Expression::Plain(Dependency { name: name.into(), range }))
     }
 
-    /// `Some(None)` at the group's end.
-    fn word_or_end(&mut self) -> Option<Option<&'a str>> {
-        match self.rest.trim_start().strip_prefix(')') {
-            Some(rest) => {
-                self.rest = rest;
-                Some(None)
+    /// The next word, or `)` at the group's end.
+    fn word_or_end(&mut self) -> Option<&'a str> {
+        let rest = self.rest.trim_start();
+        match rest.strip_prefix(')') {
+            Some(after) => {
+                self.rest = after;
+                rest.get(..1)
             }
-            None => self.word().map(Some),
+            None => self.word(),
         }
     }
 

@@ -459,7 +459,7 @@ impl<'a> Solver<'a, '_> {
             && let Some(next) = self.chosen_named(by)
             && seen.insert(next)
         {
-            way += &format!(", needed by `{by}`");
+            way.extend([", needed by `", by, "`"]);
             at = next;
         }
         self.problems.insert(format!("{way}: {text}"));

@@ -169,7 +169,7 @@ fn boolean_requirements_are_followed() {
     };
     let names = |requirement: &str, roots: &[&str]| -> String {
         let found = closure(&with(requirement), &base(&[("h", "1-1")]), roots);
-        found.map(|all| all.iter().map(|label| &label[..1]).collect::<String>()).unwrap_or_else(|error| error)
+        found.map_or_else(|error| error, |all| all.iter().map(|label| &label[..1]).collect::<String>())
     };
     assert_eq!(names("(b and c)", &["a"]), "abc");
     assert_eq!(names("(b or c)", &["a"]), "ab");

@@ -228,14 +228,10 @@ fn below(url: &str, path: &str) -> String {
     if url.starts_with("file:") {
         return format!("{url}/{path}");
     }
-    let mut address = format!("{url}/");
-    for letter in path.chars() {
-        match letter {
-            '%' | '^' | '#' | '?' | ' ' | '"' | '<' | '>' => {
-                address += &format!("%{:02X}", u32::from(letter));
-            }
-            _ => address.push(letter),
-        }
-    }
-    address
+    let escape = |letter: char| match letter {
+        '%' | '^' | ' ' | '"' | '<' | '>' => format!("%{:02X}", u32::from(letter)),
+        _ => letter.to_string(),
+    };
+    let path: String = path.chars().map(escape).collect();
+    format!("{url}/{path}")
 }

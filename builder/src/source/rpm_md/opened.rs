@@ -43,11 +43,11 @@ impl Opened {
         before: Option<&RpmProof>,
         session: &Session,
     ) -> anyhow::Result<Self> {
-        Self::opened(repository, variables, before, session)
+        Self::read(repository, variables, before, session)
             .with_context(|| Failure::new(format!("the repository `{}` cannot be used", repository.id)))
     }
 
-    fn opened(
+    fn read(
         repository: &Repository,
         variables: &Variables<'_>,
         before: Option<&RpmProof>,

@@ -175,7 +175,7 @@ impl Draft {
                 .into());
         }
         super::check_location(&path)?;
-        if !file.ends_with(".rpm") {
+        if file.strip_suffix(".rpm").is_none() {
             return Err(Failure::new(format!("the package `{name}` is `{file}`, expected an .rpm file")).into());
         }
         let [provides, requires, conflicts, obsoletes] = self.lists;

@@ -85,15 +85,16 @@ pub(super) fn read(
             }
             Event::Text(part) if wanted => text.push_str(&part.xml10_content()),
             Event::CData(part) if wanted => text.push_str(&part.xml10_content()),
-            Event::GeneralRef(reference) if wanted => match reference.resolve_char_ref()? {
-                Some(letter) => text.push(letter),
-                None => {
+            Event::GeneralRef(reference) if wanted => {
+                if let Some(letter) = reference.resolve_char_ref()? {
+                    text.push(letter);
+                } else {
                     let name = reference.xml10_content();
                     let entity = resolve_predefined_entity(&name)
                         .ok_or_else(|| Failure::new(format!("the entity `{}` is not known", name.escape_debug())))?;
                     text.push_str(entity);
                 }
-            },
+            }
             Event::DocType(_) => return Err(Failure::new("a document type is refused").into()),
             Event::Eof if depth == 0 => return Ok(()),
             Event::Eof => return Err(Failure::new("the document ends too early").into()),
