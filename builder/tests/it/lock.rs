@@ -18,9 +18,9 @@ fn check(workshop: &Workshop) -> assert_cmd::assert::Assert {
 fn update(workshop: &Workshop, names: &[&str]) -> assert_cmd::assert::Assert {
     let mut command = workshop.builder("lock");
     command.arg("release/demo.toml");
-    names.iter().for_each(|name| {
+    for name in names {
         command.args(["--update", name]);
-    });
+    }
     command.assert()
 }
 

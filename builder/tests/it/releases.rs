@@ -147,10 +147,8 @@ fn objects(images: &[&str]) -> String {
     };
     let workload = |kind: &str, name: &str, containers: &[&str]| {
         let containers: String = containers.iter().copied().enumerate().map(container).collect();
-        let volumes: String = ["cni-plugin", "cni", "cni-bin-dir", "cni-net-dir"]
-            .iter()
-            .map(|name| format!("      - name: {name}\n        hostPath: {{path: /x}}\n"))
-            .collect();
+        let volume = |name: &str| format!("      - name: {name}\n        hostPath: {{path: /x}}\n");
+        let volumes = ["cni-plugin", "cni", "cni-bin-dir", "cni-net-dir"].map(volume).concat();
         format!(
             "---\napiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: kube-system}}\nspec:\n  template:\n    spec:\n      containers:\n{containers}      volumes:\n{volumes}"
         )
@@ -331,7 +329,7 @@ impl StandIns<'_> {
             lock.apt.insert(format!("x/main/{architecture}"), apt);
             lock.rpm.insert(
                 format!("baseos/{architecture}"),
-                RpmProof { revision: 1, repomd: digest, primary: digest, key: None, package_keys: Default::default() },
+                RpmProof { revision: 1, repomd: digest, primary: digest, key: None, package_keys: Vec::default() },
             );
         }
         assert_eq!(lock.unresolved(), Vec::<String>::new());
