@@ -152,3 +152,82 @@ pub fn image_version(image: &Reference) -> anyhow::Result<Version> {
     let tag = image.tag().and_then(|tag| tag.parse().ok());
     Ok(tag.map_or_else(|| image.digest().unwrap_or(digest).short().parse(), Ok)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use bundle::addon::{apply, label, sample};
+
+    use super::*;
+    use crate::manifest::Manifest;
+
+    fn references(texts: &[&str]) -> BTreeSet<Reference> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn component_names_say_which_image_it_is() {
+        let digest = format!("sha256:{}", Digest::of(b"x").hex());
+        let long = format!("quay.io/{}/x:v1", "a".repeat(80));
+        let images = references(&[
+            "registry.k8s.io/coredns/coredns:v1.12.0",
+            "quay.io/a/b:v1",
+            "ghcr.io/a/b:v1",
+            "quay.io/a_b/c:V2_x",
+            "quay.io/a-b/c:v2-x",
+            &format!("nginx@{digest}"),
+            &format!("nginx:1@{digest}"),
+            &long,
+        ]);
+        let names = component_names(&images).unwrap();
+        assert_eq!(names.len(), images.len());
+        let of = |text: &str| {
+            let reference: Reference = text.parse().unwrap();
+            names.iter().find(|(_, image)| **image == reference).unwrap().0.to_string()
+        };
+        assert_eq!(of("registry.k8s.io/coredns/coredns:v1.12.0"), "image-coredns-coredns-v1.12.0");
+        assert_eq!(of("quay.io/a-b/c:v2-x"), "image-a-b-c-v2-x");
+        assert!(of("quay.io/a/b:v1").starts_with("image-a-b-v1-") && of("ghcr.io/a/b:v1").starts_with("image-a-b-v1-"));
+        assert!(of("quay.io/a_b/c:V2_x").starts_with("image-a-b-c-v2-x-"));
+        assert_eq!(of(&long).len(), NAME_LIMIT);
+        let alone = component_names(&references(&["quay.io/a/b:v1"])).unwrap();
+        assert_eq!(alone.keys().next().unwrap().as_str(), "image-a-b-v1");
+        let version = |text: &str| image_version(&text.parse().unwrap()).unwrap().to_string();
+        assert_eq!((version("a:v1").as_str(), version(&format!("a@{digest}")).len()), ("v1", 12));
+        assert_eq!(version("a:_x").len(), 12, "a tag that is no version");
+    }
+
+    #[test]
+    fn the_cluster_dns_of_every_release_here_is_complete() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+        for release in ["1.31", "1.35", "1.36", "1.37"] {
+            let manifest = Manifest::read(&directory.join(format!("kubernetes-{release}.toml"))).unwrap();
+            let text = &manifest.release.addons[&"coredns".parse::<ComponentName>().unwrap()];
+            let yaml = fs_err::read(directory.join("addons/coredns.yaml")).unwrap();
+            assert!(text.artifact.sha256.values().all(|digest| *digest == Digest::of(&yaml)), "{release}");
+            let addon =
+                Addon::read([("coredns.yaml", yaml.as_slice())], &text.patches, &text.images, &text.ignore_images)
+                    .unwrap();
+            assert_eq!(addon.digests(&text.digests).unwrap().len(), addon.images.len(), "{release}");
+            assert_eq!(addon.images.len(), 1);
+            assert_eq!(addon.images[0].tag(), Some(format!("v{}", text.version).as_str()));
+
+            // A cluster without resolvers forwards nothing; one with other names than the samples has them everywhere.
+            let mut objects = addon.objects.clone();
+            let values = |name: &str| {
+                sample(name).map(|value| match name {
+                    "cluster.resolvers" => String::new(),
+                    "cluster.domain" => "site.example".to_owned(),
+                    "cluster.dns_ip" => "10.1.0.10".to_owned(),
+                    _ => value,
+                })
+            };
+            apply(&mut objects, &addon.patches, values).unwrap();
+            let find = |wanted: &str| objects.iter().find(|object| label(object) == wanted).unwrap();
+            assert_eq!(find("Service kube-system/kube-dns")["spec"]["clusterIP"], "10.1.0.10");
+            let corefile = find("ConfigMap kube-system/coredns")["data"]["Corefile"].as_str().unwrap();
+            assert!(corefile.contains("kubernetes site.example in-addr.arpa ip6.arpa"), "{corefile}");
+            assert!(!corefile.contains("forward") && !corefile.contains("cluster.local"), "{corefile}");
+            apply(&mut addon.objects.clone(), &addon.patches, sample).unwrap();
+        }
+    }
+}
