@@ -35,8 +35,8 @@ fn seen(server: &Server) -> Vec<Option<String>> {
     server.requests().iter().map(|request| request.header("authorization").map(str::to_owned)).collect()
 }
 
-fn bearer() -> Option<Authorization> {
-    Some(Authorization::Bearer(SECRET.into()))
+fn bearer() -> Authorization {
+    Authorization::Bearer(SECRET.into())
 }
 
 fn temporary() -> (tempfile::TempDir, Cache) {
@@ -55,7 +55,7 @@ impl Login for Tokens {
     fn authorization(&self, _: &Network, url: &str, challenge: Option<&str>) -> anyhow::Result<Option<Authorization>> {
         let Some(challenge) = challenge else { return Ok(None) };
         self.challenges.lock().unwrap().push((url.to_owned(), challenge.to_owned()));
-        Ok(bearer())
+        Ok(Some(bearer()))
     }
 }
 
@@ -68,13 +68,13 @@ fn an_authorization_is_for_one_server_and_lost_on_the_way_to_another() {
     let wanted = |url: &str| Wanted {
         name: "blob".into(),
         urls: vec![url.to_owned()],
-        authorization: bearer(),
+        authorization: Some(bearer()),
         ..Wanted::default()
     };
     let by_name = first.url.replace("127.0.0.1", "localhost");
     for url in [&first.url, &by_name] {
         network(&[]).fetch(&cache, &wanted(&format!("{url}/v2/x"))).unwrap();
-        let request = Request { authorization: bearer(), ..Request::new(format!("{url}/v2/x"), 100) };
+        let request = Request { authorization: Some(bearer()), ..Request::new(format!("{url}/v2/x"), 100) };
         assert_eq!(network(&[]).get(&request).unwrap().ok().unwrap(), b"blob");
     }
     assert_eq!(seen(&first), vec![Some(format!("Bearer {SECRET}")); 4]);
@@ -115,7 +115,7 @@ fn a_challenge_is_answered_to_the_server_that_was_asked_and_to_no_other() {
         Some(value) if value == format!("Bearer {SECRET}") => honest(request, stream, b"blob"),
         _ => respond(stream, "401 Unauthorized", &[challenge(), "Content-Length: 0".into()], b""),
     };
-    let server = Server::start(guarded.clone());
+    let server = Server::start(guarded);
     let tokens = Arc::new(Tokens::default());
     let request = |url: String| Request { login: Some(tokens.clone()), ..Request::new(url, 100) };
     let answer = network(&[]).get(&request(format!("{}/v2/a", server.url))).unwrap();

@@ -96,14 +96,13 @@ fn a_download_that_a_signal_ends_is_continued_by_the_next_run() {
         let (server, hurry) = slow(archive.clone());
         let child = builder(&workshop, &server.url, arguments).spawn().unwrap();
         let output = end_in_the_middle(&workshop, &archive, child, signal);
-        match signal {
-            Signal::KILL => assert_eq!(output.status.signal(), Some(9)),
-            _ => {
-                assert_eq!(output.status.code(), Some(128 + signal.as_raw()));
-                let word = if signal == Signal::INT { "error: interrupted" } else { "error: terminated" };
-                assert!(said(&output).contains(word) && said(&output).contains("hint: run the same"), "{output:?}");
-                assert_eq!(names(&workshop.path("cache/tmp")), Vec::<String>::new());
-            }
+        if signal == Signal::KILL {
+            assert_eq!(output.status.signal(), Some(9));
+        } else {
+            assert_eq!(output.status.code(), Some(128 + signal.as_raw()));
+            let word = if signal == Signal::INT { "error: interrupted" } else { "error: terminated" };
+            assert!(said(&output).contains(word) && said(&output).contains("hint: run the same"), "{output:?}");
+            assert_eq!(names(&workshop.path("cache/tmp")), Vec::<String>::new());
         }
         assert_eq!(names(&workshop.path("dist")), Vec::<String>::new());
         hurry.store(true, Ordering::SeqCst);

@@ -1,5 +1,6 @@
 //! RPM packages built with rpmbuild, in a repository made with createrepo_c and signed with gpg.
 
+use std::fmt::Write as _;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -93,18 +94,22 @@ impl Yard {
         for (name, version, lines, files) in pieces {
             let (version, release) = version.rsplit_once('-').unwrap();
             let (epoch, version) = version.split_once(':').map_or(("0", version), |(epoch, version)| (epoch, version));
-            spec += &format!(
-                "%package -n {name}\nEpoch: {epoch}\nVersion: {version}\nRelease: {release}\nSummary: x\nAutoReqProv: no\n"
-            );
+            writeln!(
+                spec,
+                "%package -n {name}\nEpoch: {epoch}\nVersion: {version}\nRelease: {release}\nSummary: x\nAutoReqProv: no"
+            )
+            .unwrap();
             for line in *lines {
-                spec += &format!("{line}\n");
+                writeln!(spec, "{line}").unwrap();
             }
-            spec += &format!("%description -n {name}\nx\n%files -n {name}\n");
+            writeln!(spec, "%description -n {name}\nx\n%files -n {name}").unwrap();
             for (path, content) in *files {
-                spec += &format!("\"{path}\"\n");
-                install += &format!(
-                    "mkdir -p \"%{{buildroot}}$(dirname '{path}')\"\nprintf '%%s' '{content}' > '%{{buildroot}}{path}'\nchmod 755 '%{{buildroot}}{path}'\n"
-                );
+                writeln!(spec, "\"{path}\"").unwrap();
+                writeln!(
+                    install,
+                    "mkdir -p \"%{{buildroot}}$(dirname '{path}')\"\nprintf '%%s' '{content}' > '%{{buildroot}}{path}'\nchmod 755 '%{{buildroot}}{path}'"
+                )
+                .unwrap();
             }
         }
         self.workshop.write("yard.spec", format!("{spec}{install}").as_bytes());

@@ -99,9 +99,12 @@ fn another_blob_for_a_digest_is_refused() {
     assert!(text.contains("expected sha256:"), "{text}");
 }
 
+/// Answers with something else than the content.
+type Lie = fn(&mut TcpStream, &[u8]);
+
 #[test]
 fn lengths_that_are_not_the_manifests_are_refused() {
-    let cases: [(&str, fn(&mut TcpStream, &[u8])); 4] = [
+    let cases: [(&str, Lie); 4] = [
         ("too long", |stream, content| {
             let longer = [content, b"more"].concat();
             respond(stream, "200 OK", &[], &longer);
