@@ -38,7 +38,6 @@ pub mod pick;
 pub mod process;
 pub mod recipe;
 pub mod resolve;
-pub mod rpm_closure;
 pub mod rpm_file;
 pub mod rpm_version;
 pub mod sbom;

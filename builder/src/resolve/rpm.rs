@@ -4,9 +4,9 @@ use anyhow::Context as _;
 use bundle::{Architecture, Version};
 
 use crate::base::{Base, Family};
+use crate::closure;
 use crate::failure::Failure;
 use crate::lock::LockedArtifact;
-use crate::rpm_closure;
 use crate::rpm_version::Evr;
 use crate::session::Session;
 use crate::source::rpm_md::{Offers, Package};
@@ -47,10 +47,10 @@ pub(super) fn closure(
     }
     let packages = offers.packages();
     let members =
-        rpm_closure::resolve(&packages, base, architecture, roots, &mut |paths| offers.owners(paths, session))?;
+        closure::rpm::resolve(&packages, base, architecture, roots, &mut |paths| offers.owners(paths, session))?;
     let chosen: Vec<usize> = members.iter().map(|member| member.package).collect();
     let entries = offers.lock(&chosen, session)?;
-    let with_reason = |(entry, member): (LockedArtifact, &rpm_closure::Member)| LockedArtifact {
+    let with_reason = |(entry, member): (LockedArtifact, &closure::rpm::Member)| LockedArtifact {
         needed_by: member.needed_by.clone(),
         ..entry
     };

@@ -1,7 +1,7 @@
 //! Conflicts and obsoletes, among the chosen packages and with the base.
 
-use super::Solver;
 use super::expression::Expression;
+use super::solver::Solver;
 use crate::rpm_version::{Relation, overlaps};
 use crate::source::rpm_md::{Dependency, Package};
 
