@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::process::Process;
+use crate::signer::Signer;
 
 /// Name of its one suite.
 pub const SUITE: &str = "local";
@@ -14,32 +15,20 @@ pub const SUITE: &str = "local";
 #[derive(Debug)]
 pub struct AptArchive {
     directory: PathBuf,
+    signer: Signer,
 }
 
 impl AptArchive {
     /// An empty archive and its key, in a directory of its own.
     pub fn new(directory: &Path) -> Result<Self> {
-        let archive = Self { directory: directory.to_owned() };
+        let archive = Self { signer: Signer::new(&directory.join("gpg"))?, directory: directory.to_owned() };
         fs_err::create_dir_all(archive.pool())?;
-        let home = archive.home();
-        fs_err::create_dir_all(&home)?;
-        Process::new("chmod").arg("0700").arg(&home).run()?;
-        let key = ["--passphrase", "", "--quick-gen-key", "Test <test@example.invalid>", "ed25519", "sign", "never"];
-        archive.gpg().args(key).run()?;
-        archive.gpg().arg("--output").arg(archive.keyring()).arg("--export").run()?;
+        archive.signer.export(&archive.keyring())?;
         Ok(archive)
-    }
-
-    fn home(&self) -> PathBuf {
-        self.directory.join("gpg")
     }
 
     fn keyring(&self) -> PathBuf {
         self.directory.join("keyring.gpg")
-    }
-
-    fn gpg(&self) -> Process {
-        Process::new("gpg").arg("--homedir").arg(self.home()).args(["--batch", "--yes", "--quiet"])
     }
 
     /// Where packages lie.
@@ -75,7 +64,7 @@ impl AptArchive {
             writeln!(release, " {} {} {path}", bundle::Digest::of(&bytes).hex(), bytes.len())?;
         }
         fs_err::write(suite.join("Release"), release)?;
-        self.gpg().arg("--clearsign").arg("--output").arg(suite.join("InRelease")).arg(suite.join("Release")).run()?;
+        self.signer.sign_text(&suite.join("Release"), &suite.join("InRelease"))?;
         Ok(())
     }
 
@@ -89,12 +78,5 @@ impl AptArchive {
         );
         fs_err::write(&path, text)?;
         Ok(path)
-    }
-}
-
-impl Drop for AptArchive {
-    fn drop(&mut self) {
-        // The agent that gpg started for this key.
-        let _ = Process::new("gpgconf").arg("--homedir").arg(self.home()).args(["--kill", "all"]).run();
     }
 }

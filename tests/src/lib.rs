@@ -20,6 +20,7 @@ pub mod registry;
 pub mod root;
 pub mod rpm;
 pub mod run;
+pub mod signer;
 pub mod snapshot;
 pub mod wait;
 pub mod web;

@@ -1,10 +1,14 @@
 //! The real builder on the Debian manifest: the same bytes anywhere, readable with the tools of others, and nothing half-written after
-//! kill -9. Artifacts come from this machine's own apt sources, Kubernetes from Debian's source package.
+//! kill -9. Artifacts come from this machine's own apt sources, Kubernetes from Debian's source package. Beside it smaller releases, from
+//! a registry, an archive and a repository on loopback.
 
 mod builder {
     pub(crate) mod complete;
+    pub(crate) mod full;
     pub(crate) mod packages;
     pub(crate) mod registry;
+    pub(crate) mod rpm;
+    mod upstreams;
 }
 
 use std::path::{Path, PathBuf};
@@ -12,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use builder::{complete, packages, registry};
+use builder::{complete, full, packages, registry, rpm};
 use e2e::measure::taken;
 use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Process, wait};
@@ -228,7 +232,8 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 14] = [
+    let scenarios: [(&str, Scenario); 17] = [
+        ("one_manifest_has_every_kind_of_source", |_| full::one_manifest_has_every_kind_of_source()),
         ("images_are_the_registrys_byte_for_byte", |_| registry::images_are_the_registrys_byte_for_byte()),
         ("guarded_registries_let_us_in_with_the_login_alone", |_| {
             registry::guarded_registries_let_us_in_with_the_login_alone()
@@ -248,6 +253,10 @@ fn main() -> Result<()> {
             packages::dpkg_takes_a_chain_of_pre_depends_in_as_many_runs()
         }),
         ("a_local_archive_becomes_a_bundle", |_| packages::a_local_archive_becomes_a_bundle()),
+        ("a_bundle_of_rpm_packages_is_what_rpm_and_dnf_expect", |_| {
+            rpm::a_bundle_of_rpm_packages_is_what_rpm_and_dnf_expect()
+        }),
+        ("versions_compare_as_rpm_compares_them", |_| rpm::versions_compare_as_rpm_compares_them()),
         ("a_base_package_that_is_too_old_is_renewed", |_| packages::a_base_package_that_is_too_old_is_renewed()),
     ];
     let trials = scenarios.into_iter().map(|(name, scenario)| {

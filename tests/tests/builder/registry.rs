@@ -10,7 +10,8 @@ use e2e::registry::{ENCODED, Guard, PASSWORD, Registry, TokenServer};
 use e2e::{Finished, Process};
 
 /// Media types of an index and the manifests in it.
-const OCI: (&str, &str) = ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json");
+pub(super) const OCI: (&str, &str) =
+    ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json");
 const DOCKER: (&str, &str) = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -99,12 +100,12 @@ impl Harbour {
     }
 }
 
-fn oci(layout: &Path, tag: &str) -> String {
+pub(super) fn oci(layout: &Path, tag: &str) -> String {
     format!("oci:{}:{tag}", layout.display())
 }
 
 /// An index for both architectures, with an attestation beside them as BuildKit pushes it.
-fn put_index(registry: &Registry, image: (&str, &str, &str), types: (&str, &str)) -> Result<()> {
+pub(super) fn put_index(registry: &Registry, image: (&str, &str, &str), types: (&str, &str)) -> Result<()> {
     let (_, repository, tag) = image;
     let mut children = Vec::new();
     for (name, os, architecture) in
@@ -124,7 +125,7 @@ fn put_index(registry: &Registry, image: (&str, &str, &str), types: (&str, &str)
 }
 
 /// A small image of two layers in an OCI layout, tagged by its architecture.
-fn make_image(layout: &Path, architecture: &str) -> Result<()> {
+pub(super) fn make_image(layout: &Path, architecture: &str) -> Result<()> {
     let umoci = || Process::new("umoci");
     if !layout.exists() {
         umoci().args(["init", "--layout"]).arg(layout).run()?;
@@ -163,7 +164,7 @@ fn of_ours(layout: &Path, bundled: &serde_json::Value) -> Result<BTreeSet<String
     Ok(blobs)
 }
 
-fn hex(digest: &serde_json::Value) -> Result<String> {
+pub(super) fn hex(digest: &serde_json::Value) -> Result<String> {
     Ok(digest.as_str().and_then(|text| text.strip_prefix("sha256:")).context("no digest")?.to_owned())
 }
 
