@@ -340,6 +340,12 @@ programs = { "bin/nginx" = "/usr/sbin/nginx" }
             ("image = \"registry", "suite = \"x\"\nimage = \"registry", "belong to `apt` only"),
             ("[packages.debian-12]", "[packages.\"Debian 12\"]", "not a distribution"),
             ("install = [\"linux-image-amd64\"]", "", "say which kernel"),
+            ("releasever = \"9\"", "recommends = true", "`recommends` is for apt"),
+            (
+                "install = [\"linux-image-amd64\"]",
+                "install = [\"linux-image-amd64\"]\nrecommends = true",
+                "`recommends` belongs to",
+            ),
             ("sha256 = \"e3", "sha256 = \"E3", "64 lower-case hex"),
         ] {
             let wrong = text.replacen(wrong, right, 1);

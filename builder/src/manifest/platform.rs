@@ -90,6 +90,8 @@ pub enum PackageSource {
     Apt {
         /// For example `bookworm`, `bookworm-security`.
         suites: Vec<String>,
+        /// Whether recommended packages come along where they can be had.
+        recommends: bool,
     },
     /// Repositories of `--rpm-repos`, by id.
     RpmMd {
@@ -152,6 +154,8 @@ struct Text {
     repositories: Vec<String>,
     releasever: Option<String>,
     #[serde(default)]
+    recommends: bool,
+    #[serde(default)]
     architectures: Vec<Architecture>,
 }
 
@@ -159,7 +163,10 @@ impl Text {
     fn source(&self) -> Result<PackageSource, String> {
         match (&self.suites[..], &self.repositories[..]) {
             ([], []) => Err("say where to look: `suites = [..]` for apt, `repositories = [..]` for rpm-md".into()),
-            (suites, []) if self.releasever.is_none() => Ok(PackageSource::Apt { suites: suites.to_vec() }),
+            (suites, []) if self.releasever.is_none() => {
+                Ok(PackageSource::Apt { suites: suites.to_vec(), recommends: self.recommends })
+            }
+            ([], _) if self.recommends => Err("`recommends` is for apt: say `suites`".into()),
             ([], repositories) => {
                 Ok(PackageSource::RpmMd { repositories: repositories.to_vec(), releasever: self.releasever.clone() })
             }
@@ -190,6 +197,9 @@ impl TryFrom<Text> for KernelText {
 
     fn try_from(text: Text) -> Result<Self, String> {
         let source = text.source()?;
+        if text.recommends {
+            return Err("`recommends` belongs to `[packages.…]`".into());
+        }
         let install = text.install.filter(|names| !names.is_empty());
         let install = install.ok_or("say which kernel: `install = [\"linux-image-amd64\"]`")?;
         let Text { headers, firmware, architectures, .. } = text;

@@ -196,7 +196,7 @@ fn survey(
         }
     }
     for closure in closures {
-        if let PackageSource::Apt { suites } = closure.source {
+        if let PackageSource::Apt { suites, .. } = closure.source {
             interest.suites.extend(suites.iter().cloned());
             interest.architectures.extend(&closure.architectures);
         }

@@ -91,9 +91,9 @@ pub(super) fn resolve(
         let mut component: Option<LockedComponent> = None;
         for architecture in &wanted.architectures {
             let (version, artifacts) = match wanted.source {
-                PackageSource::Apt { suites } => {
+                PackageSource::Apt { suites, recommends } => {
                     let offers = offers.context("no apt index was read")?;
-                    of_suites(wanted, suites, &base, offers, *architecture)
+                    of_suites(wanted, (suites, *recommends), &base, offers, *architecture)
                         .with_context(|| Failure::new(format!("computing `{}` for {architecture}", wanted.component)))?
                 }
                 PackageSource::RpmMd { repositories: ids, .. } => {
@@ -134,7 +134,7 @@ fn missing(
 ) -> anyhow::Result<Option<String>> {
     const UNREACHED: &str = "its index was not reached when the lock was written";
     match wanted.source {
-        PackageSource::Apt { suites } => {
+        PackageSource::Apt { suites, .. } => {
             let Some(offers) = offers else { return Ok(Some(UNREACHED.to_owned())) };
             let unknown =
                 suites.iter().find(|suite| offers.of_suites(std::slice::from_ref(suite), Architecture::Amd64).is_err());
@@ -178,7 +178,7 @@ fn unresolved(wanted: &Wanted<'_>, version: &Version, reason: &str) -> LockedCom
 /// The closure out of apt suites, in an order that dpkg takes, and for kernels the version of the first package asked for.
 fn of_suites(
     wanted: &Wanted<'_>,
-    suites: &[String],
+    (suites, recommends): (&[String], bool),
     base: &Base,
     offers: &Offers,
     architecture: Architecture,
@@ -188,7 +188,7 @@ fn of_suites(
         return Err(Failure::usage(text).hint("say `repositories` instead").into());
     }
     let universe = Universe::new(offers.of_suites(suites, architecture)?, architecture, offers.suite_names());
-    let request = Request { install: &wanted.roots, base: &base.packages, provides: &base.provides, recommends: false };
+    let request = Request { install: &wanted.roots, base: &base.packages, provides: &base.provides, recommends };
     let closure = deb::resolve(&universe, &request)?;
     let version = match wanted.kind {
         Kind::Kernel => Some(kernel_version(wanted, &closure)?),
