@@ -116,7 +116,7 @@ pub struct NetworkArgs {
     /// Downloads at the same time from one server.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub per_host: u8,
-    /// Give a download up when nothing arrives for this many seconds.
+    /// Give a download up when nothing arrives for this many seconds, or less than 1 KiB/s in that time on average.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub stall: u64,
     /// Try a failing download again this many times.

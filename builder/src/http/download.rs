@@ -11,6 +11,7 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 
 use super::address::{place, server, shown};
 use super::client::Question;
+use super::pace::Paced;
 use super::trouble::{Attempt, Trouble, lasting, passing};
 use super::{Network, Wanted};
 use crate::cache::Partial;
@@ -75,7 +76,7 @@ impl Download<'_> {
         let question = Question { url, headers, authorization, login: wanted.login.as_deref(), form: None };
         let response = network.ask(&question)?;
         let (offset, total) = self.accept(&response, offset)?;
-        self.receive(response, offset, wanted.size.or(total))
+        self.receive(Paced::new(response, network.options.stall), offset, wanted.size.or(total))
     }
 
     /// From a mirror that is a directory.

@@ -13,6 +13,7 @@ mod client;
 mod download;
 mod hosts;
 mod options;
+mod pace;
 mod patience;
 mod request;
 mod trouble;
@@ -22,6 +23,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bundle::Digest;
 use reqwest::blocking::Client;
@@ -227,6 +229,7 @@ impl Network {
         let mut patience = Patience::new(self.options.pause, if lost { 0 } else { self.options.retries });
         let mut furthest = 0;
         loop {
+            let began = Instant::now();
             let (error, wish) = match download.attempt(self) {
                 Ok(done) => return Ok(done),
                 Err(Trouble::Passing(error, wish)) => (error, wish),
@@ -234,8 +237,11 @@ impl Network {
             };
             let reached = download.partial.file.metadata()?.len();
             if reached > furthest {
+                // A trickle could go on for ever.
+                if pace::is_enough(reached - furthest, began.elapsed()) {
+                    patience.renew();
+                }
                 furthest = reached;
-                patience.renew();
             }
             let Some(pause) = patience.next(wish) else { return Err(Trouble::Passing(error, wish)) };
             self.output.warning(&format!("`{}`: {error:#}; trying again", download.wanted.name));

@@ -18,7 +18,7 @@ pub struct Options {
     pub downloads: usize,
     /// Downloads at the same time from one server.
     pub per_host: usize,
-    /// Nothing arrives for so long: given up.
+    /// Nothing arrives for so long, or less than 1 KiB/s on average: given up.
     pub stall: Duration,
     /// Attempts after the first that make no progress.
     pub retries: usize,

@@ -8,6 +8,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::address::{mirrored, server, shown};
 use super::client::Question;
+use super::pace::Paced;
 use super::patience::Patience;
 use super::trouble::{Attempt, Trouble, lasting};
 use super::{Authorization, Form, Login, Network, Unreachable};
@@ -165,7 +166,7 @@ impl Network {
                 None,
             )
         };
-        response.take(limit.saturating_add(1)).read_to_end(&mut body).map_err(cut)?;
+        Paced::new(response, self.options.stall).take(limit.saturating_add(1)).read_to_end(&mut body).map_err(cut)?;
         let size = body.len() as u64;
         if size > limit || announced.is_some_and(|announced| announced > limit) {
             return Err(lasting(format!("`{}` answers with more than {limit} bytes", shown(&url))));

@@ -110,6 +110,32 @@ fn a_stalled_download_is_given_up_and_resumed() {
 }
 
 #[test]
+fn a_server_that_trickles_is_given_up_for_the_next() {
+    let trickle = Server::start(|_, request, stream| {
+        let from = request.offset().unwrap_or(0);
+        let length = format!("Content-Length: {}", 600_000 - from);
+        let range = format!("Content-Range: bytes {from}-599999/600000");
+        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+        respond(stream, status, &[length, range], b"");
+        for byte in &content()[from..] {
+            if stream.write_all(&[*byte]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let good = Server::start(|_, request, stream| honest(request, stream, &content()));
+    let started = Instant::now();
+    let mut both = wanted(&trickle);
+    let error = Place::new().fetch(&both).unwrap_err();
+    assert!(format!("{error:#}").contains("less than 1 KiB/s arrives"), "{error:#}");
+    assert_eq!(trickle.requests().len(), 4, "each attempt brings some bytes, and none of them counts as progress");
+    both.urls.extend(wanted(&good).urls);
+    Place::new().assert_good(&both);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_wrong_length_is_refused() {
     for length in [599_999, 600_001] {
         let server = Server::start(move |_, _, stream| {
