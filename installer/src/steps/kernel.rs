@@ -1,6 +1,7 @@
 //! The kernel: compared with the bundle's, kept. A container has none of its own.
 
 use anyhow::Result;
+use bundle::component::Kind;
 
 use crate::config::KernelPolicy;
 use crate::context::Context;
@@ -24,20 +25,16 @@ impl Step for Kernel {
         if context.facts.container.is_some() {
             return Ok(Check::Skipped(format!("shares the machine's kernel ({running})")));
         }
-        let offered = context
-            .components
-            .iter()
-            .filter(|component| component.kind.has_packages())
-            .flat_map(|component| &component.packages)
-            .find(|package| package.name.starts_with("linux-image-") || package.name.starts_with("kernel"));
+        let share = context.share();
+        let kernels =
+            context.components.iter().filter(|component| component.kind == Kind::Kernel && share.has(component));
+        let mut packages = kernels.clone().flat_map(|component| &component.packages);
         let KernelPolicy::Keep = context.config.kernel.policy;
-        Ok(Check::Kept(match offered {
-            Some(package) if package.name.ends_with(running.as_str()) => {
+        Ok(Check::Kept(match kernels.clone().next() {
+            Some(_) if packages.any(|package| package.name.ends_with(running.as_str())) => {
                 format!("{running}, the kernel of the bundle")
             }
-            Some(package) => {
-                format!("{running}; the bundle has {} {} (policy \"keep\")", package.name, package.version)
-            }
+            Some(kernel) => format!("{running}; the bundle has {} {} (policy \"keep\")", kernel.name, kernel.version),
             None => format!("{running}; the bundle brings no kernel"),
         }))
     }
