@@ -1,15 +1,16 @@
 //! Images → bundle file: index, signature, and the installer beside it; each file appears whole or not at all, the bundle
-//! last. Nothing is signed before the installer's own reader has read all of it.
+//! last. Nothing is signed before the installer's own reader has read all of it; images that it has taken before, which the
+//! digest of their manifest tells, are only hashed again.
 
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bundle::layout::Layout;
 use bundle::sign::{SecretKey, sign_index};
-use bundle::{Digest, Discard, Error, Release, UnverifiedBundle};
+use bundle::{Digest, Error, Image, LayerPath, Release, Sink, UnverifiedBundle};
 
-use crate::cache::{self, Pending};
+use crate::cache::{self, Cache, Pending};
 use crate::failure::Failure;
 
 /// The installer that is published with a bundle.
@@ -47,9 +48,10 @@ pub fn write(
     installer: &Installer,
     key: Option<&SecretKey>,
     out: &Path,
+    cache: &Cache,
 ) -> anyhow::Result<(PathBuf, u64)> {
     if key.is_some() {
-        check(layout).with_context(|| {
+        check(layout, cache).with_context(|| {
             Failure::new("every host would refuse the bundle: nothing was signed")
                 .hint("if the cache was damaged or changed by others, delete it and build again")
         })?;
@@ -79,21 +81,55 @@ pub fn write(
 
 /// Reads the bundle by the rules of a host while it is written to nowhere. Digests of its index bind the file that is
 /// written afterwards to what was read here.
-fn check(layout: &Layout) -> anyhow::Result<()> {
+fn check(layout: &Layout, cache: &Cache) -> anyhow::Result<()> {
     let (reader, writer) = std::io::pipe().context("making a pipe")?;
     let (written, read) = std::thread::scope(|scope| {
         let writing = scope.spawn(move || layout.write(BufWriter::with_capacity(256 << 10, writer), &[]));
-        let read = read_all(reader);
+        let read = read_all(reader, &mut NewImages { cache });
         (writing.join(), read)
     });
     match written.map_err(|_| Failure::new("writing the bundle ended abnormally"))? {
         // It ends with a broken pipe when the reader has refused.
-        Ok(()) | Err(Error::Write(_)) => Ok(read?),
-        Err(error) => Err(error.into()),
+        Ok(()) | Err(Error::Write(_)) => read?,
+        Err(error) => return Err(error.into()),
     }
+    for image in layout.images().iter().filter(|image| image.component.kind.has_files()) {
+        let note = cache.checked(&image.manifest);
+        if !cache.is_read_only() && !note.exists() {
+            fs_err::File::create(note)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the reader and drops it, whatever happens: its writer must not wait for ever.
-fn read_all(reader: std::io::PipeReader) -> Result<(), Error> {
-    UnverifiedBundle::open(reader)?.without_signatures()?.unpack(&mut Discard).map(|_| ())
+fn read_all(reader: std::io::PipeReader, sink: &mut NewImages<'_>) -> Result<(), Error> {
+    UnverifiedBundle::open(reader)?.without_signatures()?.unpack(sink).map(|_| ())
+}
+
+/// Wants the layers that the reader has never taken, and keeps nothing. The manifest's digest covers layer and file list.
+struct NewImages<'a> {
+    cache: &'a Cache,
+}
+
+impl Sink for NewImages<'_> {
+    fn begin(&mut self, image: &Image) -> io::Result<bool> {
+        Ok(image.component.kind.has_files() && !self.cache.checked(&image.manifest).exists())
+    }
+
+    fn directory(&mut self, _: &Image, _: &LayerPath) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: &Image, _: &LayerPath, _: u32, _: u64, _: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn symlink(&mut self, _: &Image, _: &LayerPath, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn blob(&mut self, _: &Image, _: &Digest, _: u64, _: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -71,7 +71,7 @@ impl Cache {
         };
         let hint = || Failure::new("the cache cannot be used").hint("`--cache DIR` names another directory");
         let mut substitute = None;
-        for part in ["", "sha256", "part", "layer", "contents", "tmp"] {
+        for part in ["", "sha256", "part", "layer", "contents", "checked", "tmp"] {
             let path = root.join(part);
             match create_private(&path) {
                 Err(error) if is_read_only(&error) && root.is_dir() => substitute = Some(Arc::new(Substitute::new()?)),
@@ -195,6 +195,11 @@ impl Cache {
     /// Where the description of a package with this digest lies, if it is there.
     pub fn contents(&self, package: &Digest) -> PathBuf {
         self.root.join("contents").join(format!("{}.json", package.hex()))
+    }
+
+    /// Where it is noted that the reader has taken the image with this manifest, if it has.
+    pub fn checked(&self, manifest: &Digest) -> PathBuf {
+        self.root.join("checked").join(manifest.hex())
     }
 }
 

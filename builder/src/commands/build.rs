@@ -21,7 +21,7 @@ pub(super) fn run(args: &BuildArgs, output: &Output) -> anyhow::Result<()> {
     let session = Session::new(&args.network, output)?;
     let Assembled { layout, fresh } = order.assemble(installer.digest(), &session)?;
     let writing = Instant::now();
-    let (path, size) = emit::write(&layout, &installer, key.as_ref(), &args.out)?;
+    let (path, size) = emit::write(&layout, &installer, key.as_ref(), &args.out, &session.cache)?;
     output.event("wrote", &format!("{} ({}, {})", path.display(), bytes(size), rate(size, writing.elapsed())));
     if key.is_none() {
         output.warning("the bundle is not signed: no host will take it before `builder sign`");
