@@ -210,10 +210,14 @@ impl Network {
                 }
                 Err(Trouble::Lasting(error)) => error,
             };
+            let counts = failure.as_ref().is_none_or(anyhow::Error::is::<Unreachable>);
             if at + 1 < addresses.len() {
                 self.output.warning(&format!("`{}`: {error:#}; trying the next address", wanted.name));
+            } else if !counts {
+                // It does not become the error, and may be the one that matters: content that nobody vouches for.
+                self.output.warning(&format!("`{}`: {error:#}", wanted.name));
             }
-            if failure.as_ref().is_none_or(anyhow::Error::is::<Unreachable>) {
+            if counts {
                 failure = Some(error);
             }
         }

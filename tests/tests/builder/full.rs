@@ -108,6 +108,15 @@ fn shell(command: &str, first: &Path, second: &str) -> Result<String> {
 pub(crate) fn one_manifest_has_every_kind_of_source() -> Result<()> {
     let work = Work { upstreams: Upstreams::start()?, programs: Programs::build()? };
     let upstreams = &work.upstreams;
+    // Upstream has lost the file, and the mirror has another one than upstream's list says.
+    let mirrored = upstreams.path("web/mirror/tool-1.0-amd64.tar.gz");
+    let right = fs_err::read(&mirrored)?;
+    fs_err::write(&mirrored, [&right[..], b"x"].concat())?;
+    let refused = work.online("lock", &[], "lied to")?;
+    ensure!(!refused.success() && !upstreams.path("full.lock").exists(), "a mirror is believed: {}", refused.tail());
+    ensure!(refused.stderr.contains("sent wrong content"), "nobody says what the mirror did: {}", refused.tail());
+    fs_err::write(&mirrored, right)?;
+
     let locked = work.online("lock", &[], "cache")?;
     ensure!(locked.success(), "{}", locked.tail());
     let lock = fs_err::read(upstreams.path("full.lock"))?;
