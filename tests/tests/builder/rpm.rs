@@ -104,6 +104,26 @@ const APPSTREAM: &[Package<'_>] = &[
             "/usr/share/doc/socat/README",
         ],
     ),
+    // Of kernels the newest alone is taken, with its modules.
+    package(
+        "kernel",
+        "5.14.0-611.el9",
+        &["Requires: kernel-core = 5.14.0-611.el9, kernel-modules-core = 5.14.0-611.el9"],
+        &[],
+    ),
+    package("kernel-core", "5.14.0-503.el9", &["Provides: installonlypkg(kernel)"], &[]),
+    package(
+        "kernel-core",
+        "5.14.0-611.el9",
+        &["Provides: installonlypkg(kernel)", "Requires: kernel-modules-core = 5.14.0-611.el9, /bin/sh, systemd"],
+        &["/lib/modules/5.14.0-611.el9.x86_64/vmlinuz", "/lib/modules/5.14.0-611.el9.x86_64/config"],
+    ),
+    package(
+        "kernel-modules-core",
+        "5.14.0-611.el9",
+        &["Provides: installonlypkg(kernel-module)"],
+        &["/lib/modules/5.14.0-611.el9.x86_64/kernel/net/bridge/br_netfilter.ko"],
+    ),
 ];
 
 const ROOTS: [&str; 5] = ["chrony", "conntrack-tools", "curl", "jq", "socat"];
@@ -142,6 +162,7 @@ impl Stage {
         let manifest = format!(
             "name = \"el\"\nversion = \"1\"\nsequence = 1\ncreated = \"2026-11-21\"\narchitectures = [\"amd64\"]\ndistributions = [\"el9\"]\n\
              [packages.el9]\nrepositories = [\"baseos\", \"appstream\"]\ninstall = {ROOTS:?}\n\
+             [kernel.el9]\nrepositories = [\"baseos\", \"appstream\"]\ninstall = [\"kernel\"]\n\
              [component.socat]\nversion = \"1.7.4.1\"\n[[component.socat.artifact]]\nrpm = \"socat\"\nrepositories = [\"appstream\"]\n\
              files = [{{ from = \"usr/bin/socat\", to = \"bin/socat\", mode = \"0755\" }}, {{ from = \"usr/bin/filan\", to = \"bin/filan\", mode = \"0755\" }},\n\
              {{ from = \"usr/bin/socat1\", to = \"bin/socat1\", mode = \"0755\" }}, {{ from = \"usr/share/doc/socat/README\", to = \"README\" }}]\n"
@@ -167,11 +188,11 @@ impl Stage {
         builder.args([command, "el.toml", "--rpm-repos", "el.repo", "--cache", "cache", "--retries", "0"])
     }
 
-    /// The packages of the lock's closure: where the repositories have them.
-    fn closure(&self) -> Result<Vec<PathBuf>> {
+    /// The packages of a closure of the lock: where the repositories have them.
+    fn closure(&self, component: &str) -> Result<Vec<PathBuf>> {
         let lock = fs_err::read_to_string(self.path("el.lock"))?;
         let lock: toml::Value = toml::from_str(&lock)?;
-        let entries = lock["component"]["packages-el9"]["amd64"].as_array().context("no closure")?;
+        let entries = lock["component"][component]["amd64"].as_array().context("no closure")?;
         let place = |entry: &toml::Value| -> Result<PathBuf> {
             let repository = entry["proof"].as_str().and_then(|proof| proof.strip_prefix("rpm:")?.split('/').next());
             Ok(self.path("web").join(repository.context("no proof")?).join(entry["path"].as_str().context("no path")?))
@@ -199,7 +220,7 @@ fn files_of(directory: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) fn a_bundle_of_rpm_packages_is_what_rpm_and_dnf_expect() -> Result<()> {
     let stage = Stage::new()?;
     stage.builder("lock").run()?;
-    let closure = stage.closure()?;
+    let (closure, kernel) = (stage.closure("packages-el9")?, stage.closure("kernel-el9")?);
 
     // rpm installs the closure on the base, and misses each package that is taken out.
     let root = Root::new(&stage.path("root"), &files_of(&stage.path("web/base"))?)?;
@@ -211,11 +232,15 @@ pub(crate) fn a_bundle_of_rpm_packages_is_what_rpm_and_dnf_expect() -> Result<()
         ensure!(is_root || root.accepts(&rest).is_err(), "{name:?} is not needed");
     }
 
+    root.accepts(&kernel).map_err(anyhow::Error::msg).context("rpm does not accept the kernel")?;
+
     // dnf chooses the same.
     let directories = [stage.path("web/baseos"), stage.path("web/appstream")];
     let dnf = root.dnf(&directories, &ROOTS, &stage.path("dnf"))?;
     let ours = names(&closure);
     ensure!(ours == dnf, "ours: {ours:#?}\ndnf's: {dnf:#?}");
+    let (of_kernel, dnf) = (names(&kernel), root.dnf(&directories, &["kernel"], &stage.path("dnf-kernel"))?);
+    ensure!(of_kernel == dnf && dnf.len() == 3, "ours: {of_kernel:#?}\ndnf's: {dnf:#?}");
     ensure!(
         ours.contains(&"openssl-3.2.2-6.el9.x86_64.rpm".to_owned()),
         "what hangs on a replaced package follows: {ours:?}"
@@ -242,7 +267,7 @@ pub(crate) fn a_bundle_of_rpm_packages_is_what_rpm_and_dnf_expect() -> Result<()
     let layout = stage.path("layout");
     fs_err::create_dir(&layout)?;
     Process::new("tar").arg("-xf").arg(&bundle).arg("-C").arg(&layout).run()?;
-    for package in &closure {
+    for package in closure.iter().chain(&kernel) {
         let digest = Process::new("sha256sum").arg(package).text()?;
         let digest = digest.split(' ').next().context("no digest")?;
         Process::new("cmp").arg(package).arg(layout.join("blobs/sha256").join(digest)).run()?;
