@@ -122,7 +122,7 @@ fn skopeo_and_umoci_read_the_images(stage: &Stage) -> Result<()> {
                 .run()?;
         }
         let kind = annotations["dev.sealift.kind"].as_str().context("an image without a kind")?;
-        if kind == "packages" {
+        if ["packages", "kernel"].contains(&kind) {
             continue; // its layers are packages, not file systems
         }
         let copy = directory.path().join(format!("copy-{number}"));
