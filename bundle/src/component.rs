@@ -102,7 +102,8 @@ pub struct Component {
 }
 
 impl Component {
-    /// Names that become file names or arguments of `dpkg`, `rpm` and `modprobe` must not look like paths or options.
+    /// Names that become file names or arguments of `dpkg`, `rpm` and `modprobe` must not look like paths or options; what
+    /// people are shown must not talk to their terminal.
     pub(crate) fn check(&self) -> Result<(), String> {
         let module = |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         let text = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/\\".contains(&byte));
@@ -113,7 +114,17 @@ impl Component {
         let not_absolute =
             |path: &&String| path.strip_prefix('/').is_none_or(|rest| rest.parse::<LayerPath>().is_err());
         let programs = self.host_programs.values().flat_map(BTreeMap::values);
-        let wrong = modules.or_else(|| packages.into_iter().find(|name| !plain(name) || !text(name)));
+        let upstream = self.upstream.iter().flat_map(|Upstream { url, sha512, proof, licence, .. }| {
+            [url, proof].into_iter().chain(sha512.as_ref()).chain(licence.as_ref())
+        });
+        let mut shown = upstream
+            .chain([&self.licence])
+            .chain(&self.distribution)
+            .chain(self.host_programs.keys())
+            .chain(self.host_programs.values().flat_map(BTreeMap::values))
+            .chain(&self.images);
+        let wrong = modules.or_else(|| shown.find(|text| text.chars().any(char::is_control)));
+        let wrong = wrong.or_else(|| packages.into_iter().find(|name| !plain(name) || !text(name)));
         match wrong.or_else(|| programs.into_iter().find(not_absolute)) {
             Some(name) => Err(format!("`{}`", quote(name))),
             None => Ok(()),

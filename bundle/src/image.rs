@@ -254,9 +254,14 @@ fn image(collector: &Collector<'_>, release: &Release, entry: &IndexEntry, tree:
         ours(&place, release, config, &layers)?
     };
 
-    component
-        .check()
-        .map_err(|found| refuse(Reason::Metadata, &place, "names that can be file names and arguments", found))?;
+    component.check().map_err(|found| {
+        refuse(
+            Reason::Metadata,
+            &place,
+            "names that can be file names and arguments, and text without control characters",
+            found,
+        )
+    })?;
     let reference = annotation("io.containerd.image.name").map(str::to_owned);
     match (&reference, component.kind) {
         (Some(reference), Kind::Container) if is_reference(reference) => {}

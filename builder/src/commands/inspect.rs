@@ -32,9 +32,9 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> anyhow::Result<()> {
     let Head { bundle, state, size } = head(&args.bundle, &args.keys)?;
     if args.sbom {
         if args.keys.is_empty() {
-            output.warning("the bundle is not verified: give `--key FILE` to check the signatures");
+            output.warning_beside("the bundle is not verified: give `--key FILE` to check the signatures");
         }
-        output.raw(&bill(bundle)?);
+        output.document(&bill(bundle)?);
     } else if let Some(path) = &args.diff {
         let old = head(path, &args.keys)?.bundle;
         let side = |bundle: &Bundle<_>| (bundle.release().clone(), bundle.images().to_vec());

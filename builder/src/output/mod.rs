@@ -4,6 +4,7 @@
 
 mod progress;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,7 +63,7 @@ impl Output {
     /// A result for people; nothing with `--json`.
     pub fn result(&self, text: &str) {
         if !self.is_json() {
-            self.stdout(text);
+            self.stdout(&visible(text));
         }
     }
 
@@ -88,6 +89,13 @@ impl Output {
             Style::Json => self.stdout(&json!({ "event": "warning", "what": text }).to_string()),
             Style::Nothing => {}
             Style::Bars | Style::Lines => self.stderr(&format!("warning: {text}")),
+        }
+    }
+
+    /// A warning beside a document on standard output: on standard error, whatever the style.
+    pub fn warning_beside(&self, text: &str) {
+        if self.style != Style::Nothing {
+            self.stderr(&format!("warning: {text}"));
         }
     }
 
@@ -134,16 +142,43 @@ impl Output {
         let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
 
+    /// A document that others wrote: as it is into a file or pipe, without control characters on a terminal.
+    pub fn document(&self, bytes: &[u8]) {
+        if std::io::stdout().is_terminal() {
+            self.raw(visible(&String::from_utf8_lossy(bytes)).as_bytes());
+        } else {
+            self.raw(bytes);
+        }
+    }
+
     fn stdout(&self, line: &str) {
         self.raw(format!("{line}\n").as_bytes());
     }
 
     fn stderr(&self, line: &str) {
+        let line = visible(line);
         let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.bars.suspend(|| {
             let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
         });
     }
+}
+
+/// Text that cannot talk to a terminal: control characters but line ends and tabs are shown as `\u{1b}`, and so are those
+/// that turn the direction of writing.
+fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |letter: char| {
+        (letter.is_control() && !matches!(letter, '\n' | '\t'))
+            || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if hidden(letter) { shown.extend(letter.escape_unicode()) } else { shown.push(letter) }
+    }
+    Cow::Owned(shown)
 }
 
 /// Bytes as people read them: `6.1 MiB`.
@@ -156,4 +191,15 @@ pub fn rate(count: u64, time: Duration) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
     let rate = count as f64 / 1e6 / time.as_secs_f64().max(1e-9);
     format!("{rate:.1} MB/s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_talks_to_the_terminal() {
+        assert_eq!(visible("a\u{1b}]0;x\u{7}\u{9b}2J\rb\u{202e}"), "a\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{d}b\\u{202e}");
+        assert!(matches!(visible("zwei Zeilen\n\tüber Maß …"), Cow::Borrowed(_)));
+    }
 }

@@ -283,3 +283,17 @@ fn a_warm_build_makes_no_layer_at_all() {
     assert_eq!(names(&workshop.path("cache/layer")), layers);
     assert!(fs_err::read(workshop.bundle("dist")).unwrap() == fs_err::read(workshop.bundle("again")).unwrap());
 }
+
+#[test]
+fn no_name_talks_to_the_terminal() {
+    let said = stderr(&plain().args(["inspect", "\u{1b}]0;evil\u{7}.bundle"]).assert().failure());
+    assert!(said.contains("evil") && !said.contains(['\u{1b}', '\u{7}']), "{said:?}");
+}
+
+#[test]
+fn a_bill_of_materials_is_all_that_stands_on_standard_output() {
+    let workshop = built();
+    let shown = plain().args(["inspect", "--json", "--sbom"]).arg(workshop.bundle("dist")).assert().success();
+    assert_eq!(parsed(&stdout(&shown))["bomFormat"], "CycloneDX");
+    assert!(stderr(&shown).contains("not verified"));
+}

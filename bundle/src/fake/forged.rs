@@ -289,6 +289,23 @@ pub(super) fn descriptions(all: &mut Vec<Hostile>) -> Result<(), Error> {
             forge.edit[0] = Box::new(move |config| config["dev.sealift.component"]["modules"] = json!([module]));
         })?;
     }
+    let escape = "\u{1b}]0;evil\u{7}";
+    let shown: [(&str, fn(&mut Value) -> &mut Value); 6] = [
+        ("licence", |component| &mut component["licence"]),
+        ("upstream-url", |component| &mut component["upstream"][0]["url"]),
+        ("upstream-proof", |component| &mut component["upstream"][0]["proof"]),
+        ("upstream-licence", |component| &mut component["upstream"][0]["licence"]),
+        ("distribution", |component| &mut component["distribution"]),
+        ("image", |component| {
+            component["images"] = json!([""]);
+            &mut component["images"][0]
+        }),
+    ];
+    for (name, field) in shown {
+        forged(all, &format!("description-config-escape-in-{name}"), Reason::Metadata, |forge| {
+            forge.edit[0] = Box::new(move |config| *field(&mut config["dev.sealift.component"]) = json!(escape));
+        })?;
+    }
     for key in ["format", "name", "version", "architecture", "sequence", "created", "lock", "installer"] {
         let name = format!("dev.sealift.{key}");
         for (label, value) in [("missing", None), ("malformed", Some("%"))] {

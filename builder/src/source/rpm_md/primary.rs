@@ -178,6 +178,14 @@ impl Draft {
         if file.strip_suffix(".rpm").is_none() {
             return Err(Failure::new(format!("the package `{name}` is `{file}`, expected an .rpm file")).into());
         }
+        let mut licence = self.licence.unwrap_or_else(|| "".into());
+        if licence.contains(char::is_control) {
+            // Line ends are somebody's layout; anything else is meant for a terminal.
+            licence = licence.split_whitespace().collect::<Vec<_>>().join(" ").into();
+        }
+        if licence.contains(char::is_control) {
+            return Err(Failure::new(format!("the licence of the package `{name}` has control characters")).into());
+        }
         let [provides, requires, conflicts, obsoletes] = self.lists;
         Ok(Package {
             evr: self.evr.with_context(|| about("version"))?,
@@ -185,7 +193,7 @@ impl Draft {
             path,
             size: self.size.with_context(|| about("size"))?,
             checksum: self.checksum.with_context(|| about("checksum"))?,
-            licence: self.licence.unwrap_or_else(|| "".into()),
+            licence,
             provides,
             requires,
             conflicts,
@@ -254,6 +262,7 @@ mod tests {
             ("href=", "xml:base=\"http://other.example/\" href=", "another address"),
             ("type=\"sha256\"", "type=\"sha\"", "neither SHA-256 nor SHA-512"),
             ("epoch=\"1\" ver=\"2.0\" rel=\"3.el9\"/>\n<checksum", "/>\n<checksum", "has no version"),
+            ("MIT &amp;", "MIT&#x1b;[2J", "has control characters"),
             ("flags=\"GE\"", "flags=\"XX\"", "unknown flags"),
             ("package=\"4096\"", "package=\"big\"", "not a number"),
             ("epoch=\"1\"", "epoch=\"one\"", "not a number"),
@@ -262,6 +271,8 @@ mod tests {
             let error = format!("{:#}", parse(&good.replace(from, to)).unwrap_err());
             assert!(error.contains(says), "{error}");
         }
+        let folded = parse(&good.replace("MIT &amp;", "MIT\n &amp;")).unwrap();
+        assert_eq!(&*folded[0].licence, "MIT & BSD");
         // Of an architecture that is not wanted nothing is looked at.
         assert_eq!(parse(&package("p", "i686", "").replace("sha256", "md5")).unwrap(), []);
     }
