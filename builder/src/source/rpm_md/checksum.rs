@@ -9,8 +9,7 @@ use crate::sha512::{self, Sha512};
 use anyhow::Context as _;
 use bundle::Digest;
 
-/// No metadata unpacks to more when it does not say how much it unpacks to (the file lists of large distributions have
-/// about 1 GiB).
+/// No metadata unpacks to more, whatever it says (the file lists of large distributions have about 1 GiB).
 const UNPACKED_LIMIT: u64 = 4 << 30;
 
 /// What metadata says the content of a file is.
@@ -140,6 +139,11 @@ impl<R: Read> Checking<R> {
         Self { inner, hash, expected, size, read: 0 }
     }
 
+    /// Most bytes that are read: metadata that nobody has signed may say any size.
+    fn limit(&self) -> u64 {
+        self.size.unwrap_or(UNPACKED_LIMIT).min(UNPACKED_LIMIT)
+    }
+
     /// Reads the rest and compares.
     pub fn finish(mut self) -> anyhow::Result<()> {
         io::copy(&mut self, &mut io::sink())?;
@@ -164,7 +168,7 @@ impl<R: Read> Read for Checking<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.read += read as u64;
-        let limit = self.size.unwrap_or(UNPACKED_LIMIT);
+        let limit = self.limit();
         if self.read > limit {
             return Err(io::Error::other(format!("more than the expected {limit} bytes are unpacked")));
         }
@@ -227,6 +231,7 @@ mod tests {
         assert!(read(&open, Some(6)).unwrap_err().contains("more than the expected 6 bytes"));
         assert!(read(&open, Some(8)).unwrap_err().contains("unpacks to 7 bytes, the repository says 8"));
         assert!(read(&Checksum::Sha256(Digest::of(b"other")), None).unwrap_err().contains("wrong content"));
+        assert_eq!(Checking::new(io::empty(), None, Some(u64::MAX)).limit(), UNPACKED_LIMIT);
         assert!(Packing::of("primary.xml.bz2").is_err() && Packing::of("primary.sqlite").is_err());
         let long = |bytes: &[u8]| Checksum::Sha512(Sha512::of(bytes));
         assert_eq!(read(&long(b"content"), None).unwrap(), "content");

@@ -16,6 +16,11 @@ use crate::rpm_version::{Evr, Relation};
 
 /// No repository has more packages.
 const PACKAGE_LIMIT: usize = 1 << 20;
+/// No repository has more dependencies and files, counted with the bytes of their names and [`ENTRY_COST`] each (those of
+/// the largest distributions have a third).
+const ENTRIES_LIMIT: usize = 1 << 30;
+/// Bytes that an entry takes besides its name.
+const ENTRY_COST: usize = 64;
 
 /// Texts that occur often, each stored once.
 #[derive(Default)]
@@ -59,6 +64,16 @@ struct Draft {
 
 /// Reads the packages for an architecture and those for all.
 pub(super) fn read(input: &mut dyn BufRead, architecture: Architecture) -> anyhow::Result<Vec<Package>> {
+    read_up_to(input, architecture, ENTRIES_LIMIT)
+}
+
+fn read_up_to(input: &mut dyn BufRead, architecture: Architecture, limit: usize) -> anyhow::Result<Vec<Package>> {
+    let mut left = limit;
+    let mut pay = |name: &str| -> anyhow::Result<()> {
+        let rest = left.checked_sub(name.len() + ENTRY_COST);
+        left = rest.ok_or_else(|| Failure::new("its packages have too many dependencies and files"))?;
+        Ok(())
+    };
     let mut names = Names::default();
     let mut packages = Vec::new();
     let mut draft: Option<Draft> = None;
@@ -96,7 +111,9 @@ pub(super) fn read(input: &mut dyn BufRead, architecture: Architecture) -> anyho
                     "obsoletes" => list = Some(List::Obsoletes),
                     "entry" => {
                         if let Some(list) = list {
-                            draft.lists[list as usize].push(dependency(&element, &mut names)?);
+                            let dependency = dependency(&element, &mut names)?;
+                            pay(&dependency.name)?;
+                            draft.lists[list as usize].push(dependency);
                         }
                     }
                     _ => {}
@@ -122,7 +139,10 @@ pub(super) fn read(input: &mut dyn BufRead, architecture: Architecture) -> anyho
                     _ if !draft.wanted => {}
                     "checksum" => draft.checksum = Some(Checksum::parse(&checksum_kind, text)?),
                     "license" => draft.licence = Some(names.get(text)),
-                    "file" => draft.files.push(names.get(text)),
+                    "file" => {
+                        pay(text)?;
+                        draft.files.push(names.get(text));
+                    }
                     _ => {}
                 }
             }
@@ -250,6 +270,15 @@ mod tests {
             ["/usr/bin/p-x86_64", "/etc/p-x86_64.d"]
         );
         assert_eq!(first.checksum.sha256(), Some(bundle::Digest::of(b"p-x86_64")));
+    }
+
+    #[test]
+    fn entries_are_limited_all_together() {
+        let document = format!("<metadata>{}</metadata>", package("p", "x86_64", "").repeat(2));
+        let read = |limit| read_up_to(&mut document.as_bytes(), Architecture::Amd64, limit);
+        // Two times nine entries.
+        assert!(format!("{:#}", read(18 * ENTRY_COST).unwrap_err()).contains("too many dependencies"));
+        assert_eq!(read(18 * (ENTRY_COST + 30)).unwrap().len(), 2);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! XML of rpm-md, read as a stream: elements by local name, attributes, text. Document types (and with them entities of
 //! the file's own) are refused.
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use anyhow::Context as _;
 use quick_xml::Reader;
@@ -55,17 +55,48 @@ impl Element<'_> {
     }
 }
 
+/// A stream that ends in an error where one piece of a document is larger than any text may be: the parser would hold all
+/// of it in memory.
+struct Bounded<'a> {
+    inner: &'a mut dyn BufRead,
+    /// Bytes since the last piece.
+    used: usize,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.used += read;
+        Ok(read)
+    }
+}
+
+impl BufRead for Bounded<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.used > TEXT_LIMIT {
+            return Err(io::Error::other(format!("a text or an element is longer than {TEXT_LIMIT} bytes")));
+        }
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.used += amount;
+        self.inner.consume(amount);
+    }
+}
+
 /// Reads a document; `visit` sees every node and says whether the text of the element it just saw opened is wanted.
 pub(super) fn read(
     input: &mut dyn BufRead,
     mut visit: impl FnMut(Node<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let mut reader = Reader::from_reader(input);
+    let mut reader = Reader::from_reader(Bounded { inner: input, used: 0 });
     reader.config_mut().expand_empty_elements = true;
     let (mut buffer, mut text) = (Vec::new(), String::new());
     let (mut wanted, mut depth) = (false, 0_u32);
     loop {
         buffer.clear();
+        reader.get_mut().used = 0;
         let event = reader
             .read_event_into(&mut buffer)
             .map_err(|error| anyhow::Error::new(error).context("it is not well-formed XML"))?;
@@ -141,5 +172,16 @@ mod tests {
             assert!(error.contains(says), "{document}: {error}");
         }
         assert!(texts(&format!("<a>{}</a>", "x".repeat(TEXT_LIMIT + 1))).is_err());
+    }
+
+    #[test]
+    fn a_piece_without_end_is_not_read_into_memory() {
+        for start in ["<a>", "<a b=\"", "<!--", "<", "<a><![CDATA[", "<a>&", "<?"] {
+            let endless = start.as_bytes().chain(io::repeat(b'x').take(64 << 20));
+            let mut counted = io::BufReader::with_capacity(64 << 10, endless);
+            let error = format!("{:#}", read(&mut counted, |_| Ok(true)).unwrap_err());
+            assert!(error.contains("longer than 1048576 bytes"), "{start}: {error}");
+            assert!(counted.get_ref().get_ref().1.limit() > 60 << 20, "{start}");
+        }
     }
 }
