@@ -17,7 +17,7 @@ use serde_json::{Map, Number, Value};
 pub const TEXT_LIMIT: usize = 64 << 20;
 /// Deepest nesting of mappings and sequences.
 pub const DEPTH_LIMIT: usize = 128;
-/// Most bytes (values count 16 each) that aliases and merge keys of one text may unfold to.
+/// Most bytes (values count 16 each) that anchors keep and aliases and merge keys of one text may unfold to.
 pub const ALIAS_LIMIT: usize = 16 << 20;
 
 /// One document of a stream.
@@ -133,10 +133,7 @@ impl Reader {
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor);
                 let node = known.ok_or_else(|| YamlError::new(line, "an alias names something that contains it"))?;
-                self.unfolded = self.unfolded.saturating_add(node.cost);
-                if self.unfolded > ALIAS_LIMIT {
-                    return Err(YamlError::new(line, format!("aliases unfold to more than {ALIAS_LIMIT} bytes")));
-                }
+                charge(&mut self.unfolded, node.cost, line)?;
                 let node = node.clone();
                 self.finish(node, 0, line)
             }
@@ -166,6 +163,8 @@ impl Reader {
     /// Hands a finished value to what contains it.
     fn finish(&mut self, node: Node, anchor: usize, line: usize) -> Result<(), YamlError> {
         if anchor != 0 {
+            // Kept once more: of nested anchors each keeps all that is below it.
+            charge(&mut self.unfolded, node.cost, line)?;
             self.anchors.insert(anchor, node.clone());
         }
         let levels = self.open.len() + node.depth;
@@ -194,6 +193,15 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Counts bytes that are held a second time.
+fn charge(unfolded: &mut usize, cost: usize, line: usize) -> Result<(), YamlError> {
+    *unfolded = unfolded.saturating_add(cost);
+    if *unfolded > ALIAS_LIMIT {
+        return Err(YamlError::new(line, format!("anchors and aliases unfold to more than {ALIAS_LIMIT} bytes")));
+    }
+    Ok(())
 }
 
 fn too_deep(line: usize) -> YamlError {
