@@ -6,9 +6,11 @@
 
 mod rpm;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use bundle::Digest;
@@ -21,6 +23,10 @@ use crate::failure::Failure;
 const UNPACKED_LIMIT: u64 = 32 << 30;
 /// No archive has more members.
 const MEMBER_LIMIT: usize = 1 << 20;
+/// Bytes of memory for unpacking xz (`xz -9` takes 65 MiB): a stream may ask for 4 GiB.
+const XZ_MEMORY: u64 = 256 << 20;
+/// Bytes of long names and extended headers before one member of a tar archive: they are read into memory.
+const NAMES_LIMIT: u64 = 1 << 20;
 
 /// One member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,9 +117,31 @@ fn decompress<'a>(reader: impl Read + 'a, compression: Compression) -> anyhow::R
     Ok(match compression {
         Compression::None => Box::new(reader),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(reader)),
+        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_stream(reader, xz()?)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
     })
+}
+
+/// How xz is unpacked everywhere: stream after stream, in so much memory and no more.
+pub(crate) fn xz() -> io::Result<liblzma::stream::Stream> {
+    Ok(liblzma::stream::Stream::new_auto_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?)
+}
+
+/// A stream that gives so many bytes, as somebody else decides meanwhile.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64);
+        let too_much =
+            || io::Error::other(format!("more than {NAMES_LIMIT} bytes of names and headers before a member"));
+        self.left.set(left.ok_or_else(too_much)?);
+        Ok(read)
+    }
 }
 
 /// The `data.tar` member of a Debian package (deb(5)); exactly one.
@@ -142,12 +170,20 @@ fn walk_deb(reader: impl Read, visit: &mut Visit<'_>) -> anyhow::Result<()> {
 }
 
 fn walk_tar(reader: &mut dyn Read, visit: &mut Visit<'_>) -> anyhow::Result<()> {
-    let mut archive = tar::Archive::new(reader.take(UNPACKED_LIMIT));
+    let left = Rc::new(Cell::new(u64::MAX));
+    let mut archive = tar::Archive::new(Metered { inner: reader.take(UNPACKED_LIMIT), left: left.clone() });
     let mut seen = BTreeSet::new();
-    for entry in archive.entries()? {
+    let mut entries = archive.entries()?;
+    loop {
+        left.set(NAMES_LIMIT);
+        let Some(entry) = entries.next() else { break };
+        left.set(u64::MAX);
         let mut entry = entry.context("the archive is damaged")?;
         let raw = entry.path_bytes().into_owned();
-        let Some(path) = clean(&raw)? else { continue };
+        let Some(path) = clean(&raw)? else {
+            io::copy(&mut entry, &mut io::sink())?;
+            continue;
+        };
         let link = |entry: &tar::Entry<'_, _>| -> anyhow::Result<String> {
             let target = entry.link_name_bytes().with_context(|| format!("the link `{path}` has no target"))?;
             String::from_utf8(target.into_owned())
@@ -170,6 +206,8 @@ fn walk_tar(reader: &mut dyn Read, visit: &mut Visit<'_>) -> anyhow::Result<()> 
             return Err(Failure::new("the archive has too many members").into());
         }
         visit(&Member { path, kind }, &mut entry)?;
+        // What is left of it is no part of the next one's headers.
+        io::copy(&mut entry, &mut io::sink())?;
     }
     Ok(())
 }
@@ -223,6 +261,47 @@ mod tests {
         }
         assert_eq!(clean(b"./usr//bin/x/").unwrap().as_deref(), Some("usr/bin/x"));
         assert_eq!(clean(b"./").unwrap(), None);
+    }
+
+    #[test]
+    fn a_name_without_end_is_not_read_into_memory() {
+        let archive = |kind: tar::EntryType, size: u64| {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut add = |kind: tar::EntryType, name: &str, content: &mut dyn Read, size: u64| {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_size(size);
+                header.set_path(name).unwrap();
+                header.set_cksum();
+                builder.append(&header, content).unwrap();
+            };
+            add(tar::EntryType::Regular, "large", &mut io::repeat(0).take(4 << 20), 4 << 20);
+            add(kind, "name", &mut io::repeat(b'n').take(size), size);
+            add(tar::EntryType::Regular, "short", &mut io::empty(), 0);
+            builder.into_inner().unwrap()
+        };
+        let walk = |archive: Vec<u8>| {
+            let mut names = Vec::new();
+            let visit = &mut |member: &Member, _: &mut dyn Read| {
+                names.push(member.path.len());
+                Ok(())
+            };
+            walk_tar(&mut archive.as_slice(), visit).map(|()| names).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(walk(archive(tar::EntryType::GNULongName, 300)).unwrap(), [5, 300]);
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+            let error = walk(archive(kind, 2 << 20)).unwrap_err();
+            assert!(error.contains("bytes of names and headers"), "{kind:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn xz_does_not_get_all_the_memory_it_asks_for() {
+        // The older format, whose header is only this: a dictionary of 2 GiB, a length that is not known.
+        let stream = [&[0x5d, 0, 0, 0, 0x80][..], &[0xff; 8], &[0; 64]].concat();
+        let mut unpacked = decompress(stream.as_slice(), Compression::Xz).unwrap();
+        let error = unpacked.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("memory"), "{error}");
     }
 
     #[test]

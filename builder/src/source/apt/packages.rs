@@ -110,7 +110,7 @@ pub(super) fn read(
 ) -> anyhow::Result<Vec<Package>> {
     let file = BufReader::new(fs_err::File::open(path)?);
     let plain: Box<dyn Read> = match listed.path.rsplit_once('.') {
-        Some((_, "xz")) => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        Some((_, "xz")) => Box::new(liblzma::read::XzDecoder::new_stream(file, crate::archive::xz()?)),
         Some((_, "gz")) => Box::new(flate2::read::MultiGzDecoder::new(file)),
         _ => Box::new(file),
     };

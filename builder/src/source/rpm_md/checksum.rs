@@ -106,7 +106,7 @@ impl Packing {
         Ok(match self {
             Self::Plain => Box::new(file),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
-            Self::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+            Self::Xz => Box::new(liblzma::read::XzDecoder::new_stream(file, crate::archive::xz()?)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::new(file)?),
         })
     }
