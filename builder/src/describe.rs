@@ -9,7 +9,7 @@ use bundle::component::{Entry, Upstream};
 use bundle::{Digest, Image, Release};
 use serde_json::{Value, json};
 
-use crate::output::bytes;
+use crate::output::{bytes, total};
 
 /// What vouches when nothing does but the download itself.
 const FIRST_USE: &str = "first-use";
@@ -34,11 +34,11 @@ pub struct Description<'a> {
 }
 
 fn compressed(image: &Image) -> u64 {
-    image.layers.iter().map(|layer| layer.size).sum()
+    total(image.layers.iter().map(|layer| layer.size))
 }
 
 fn upstream(image: &Image) -> u64 {
-    image.component.upstream.iter().map(|upstream| upstream.size).sum()
+    total(image.component.upstream.iter().map(|upstream| upstream.size))
 }
 
 fn roles(image: &Image) -> String {
@@ -77,7 +77,7 @@ impl<'a> Description<'a> {
     }
 
     fn sum(&self, of: impl Fn(&Image) -> u64) -> u64 {
-        self.images.iter().map(of).sum()
+        total(self.images.iter().map(of))
     }
 
     fn artifacts(&self) -> BTreeMap<(&str, &Digest), &Upstream> {
@@ -141,7 +141,7 @@ impl<'a> Description<'a> {
             index = self.index
         );
         let artifacts = self.artifacts();
-        let of_artifacts = artifacts.values().map(|upstream| upstream.size).sum();
+        let of_artifacts = total(artifacts.values().map(|upstream| upstream.size));
         let _ = writeln!(
             text,
             "holds     {} components, {} packed, {} installed, of {} artifacts, {}",
@@ -218,7 +218,7 @@ impl<'a> Description<'a> {
     pub fn json(&self, with_files: bool) -> Value {
         let Release { name, version, architecture, sequence, created, lock, installer } = self.release;
         let artifacts = self.artifacts();
-        let of_artifacts: u64 = artifacts.values().map(|upstream| upstream.size).sum();
+        let of_artifacts = total(artifacts.values().map(|upstream| upstream.size));
         let first_use = self.first_use().into_iter().map(|(url, users)| json!({ "url": url, "components": users }));
         json!({
             "format": 1,

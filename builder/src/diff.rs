@@ -8,7 +8,7 @@ use bundle::{Component, Digest, Image, Release};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::output::bytes;
+use crate::output::{bytes, total};
 
 /// One of both.
 #[derive(Clone, Copy, Debug)]
@@ -95,8 +95,8 @@ fn transfer(old: Side<'_>, new: Side<'_>) -> Bytes {
         side.images.iter().flat_map(|image| &image.blobs).map(|blob| (blob.digest, blob.size)).collect()
     };
     let (before, after) = (blobs(old), blobs(new));
-    let added = after.iter().filter(|(digest, _)| !before.contains_key(*digest)).map(|(_, size)| size).sum();
-    Bytes { total: after.values().sum(), added }
+    let added = total(after.iter().filter(|(digest, _)| !before.contains_key(*digest)).map(|(_, size)| *size));
+    Bytes { total: total(after.values().copied()), added }
 }
 
 fn change(what: &str, old: &impl ToString, new: &impl ToString) -> Option<Change> {
@@ -236,7 +236,7 @@ impl Difference {
 impl Bytes {
     /// Tenths of a percent that are added, rounded up: what is not nothing does not look like it.
     pub fn permille(&self) -> u64 {
-        (self.added * 1000).div_ceil(self.total.max(1))
+        u64::try_from((u128::from(self.added) * 1000).div_ceil(u128::from(self.total.max(1)))).unwrap_or(u64::MAX)
     }
 }
 
@@ -283,5 +283,16 @@ impl fmt::Display for Difference {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_claimed_sizes_do_not_wrap() {
+        assert_eq!(Bytes { total: u64::MAX, added: u64::MAX }.permille(), 1000);
+        assert_eq!(Bytes { total: 10_000, added: 1 }.permille(), 1);
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn run(args: &FetchArgs, output: &Output) -> anyhow::Result<()> {
             files.extend(image.blobs.iter().map(|blob| (blob.digest, blob.size)));
         }
     }
-    let total: u64 = files.values().sum();
+    let total = crate::output::total(files.values().copied());
     output.result(&format!("{count} artifacts ({}) are in the cache and verified", bytes(total)));
     output.result_json(&serde_json::json!({ "artifacts": count, "bytes": total }));
     Ok(())

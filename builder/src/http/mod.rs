@@ -103,7 +103,7 @@ impl Network {
             let ((at, item), slot) = self.hosts.next(&pending, server)?;
             Some((at, (item, slot)))
         };
-        let total = wanted.iter().filter_map(|item| item.size).sum();
+        let total = crate::output::total(wanted.iter().filter_map(|item| item.size));
         let tally = self.output.tally("fetching", wanted.len(), total);
         let fetch = |(item, slot)| {
             let result = self.fetch_with(cache, item, slot, Some(&tally));

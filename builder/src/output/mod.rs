@@ -181,6 +181,11 @@ fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Sizes together, as others claim them: at most `u64::MAX`.
+pub fn total(sizes: impl IntoIterator<Item = u64>) -> u64 {
+    sizes.into_iter().fold(0, u64::saturating_add)
+}
+
 /// Bytes as people read them: `6.1 MiB`.
 pub fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
@@ -196,6 +201,12 @@ pub fn rate(count: u64, time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_that_others_claim_do_not_wrap() {
+        assert_eq!(total([u64::MAX, 1]), u64::MAX);
+        assert_eq!(total([1, 2, 3]), 6);
+    }
 
     #[test]
     fn nothing_talks_to_the_terminal() {

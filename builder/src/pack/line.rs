@@ -224,7 +224,7 @@ impl State {
             let Some(awaited) = self.awaited.get_mut(component) else { continue };
             awaited.remove(&artifact);
             if awaited.is_empty() {
-                let size = self.files.get(component).into_iter().flatten().map(|file| file.size).sum();
+                let size = crate::output::total(self.files.get(component).into_iter().flatten().map(|file| file.size));
                 self.ready.push((size, Task::Pack(*component)));
             }
         }

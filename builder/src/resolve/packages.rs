@@ -102,7 +102,8 @@ pub(super) fn resolve(
                 }
             };
             let version = version.unwrap_or_else(|| manifest.release.version.clone());
-            let (count, size) = (artifacts.len(), artifacts.iter().filter_map(|artifact| artifact.size).sum());
+            let (count, size) =
+                (artifacts.len(), crate::output::total(artifacts.iter().filter_map(|artifact| artifact.size)));
             let text =
                 format!("{} ({architecture}): {count} packages, {}", wanted.component, crate::output::bytes(size));
             session.output.event("closed", &text);

@@ -7,10 +7,15 @@ use bundle::{Architecture, Descriptor, Digest};
 use serde::Deserialize;
 
 use crate::failure::Failure;
+use crate::http::ARTIFACT_LIMIT;
 
 /// Largest manifest, index or config, in bytes: as large as a bundle takes them, and as registries must accept them
 /// (distribution-spec, "Pushing Manifests").
 pub(super) const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// Most layers of an image (runtimes take 127) and most manifests of an index for one architecture: each is a request.
+const LAYERS_LIMIT: usize = 512;
+const MANIFESTS_LIMIT: usize = 64;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -169,6 +174,9 @@ impl Manifest {
             let text = format!("its config has {} bytes, at most {DOCUMENT_LIMIT} are taken", config.size);
             return Err(Failure::new(text));
         }
+        if layers.len() > LAYERS_LIMIT {
+            return Err(Failure::new(format!("it has {} layers, at most {LAYERS_LIMIT} are taken", layers.len())));
+        }
         let layers = layers.into_iter().map(DescriptorText::layer).collect::<Result<_, _>>()?;
         Ok(Self { media_type, config, layers })
     }
@@ -215,6 +223,10 @@ impl Index {
         if ours.is_empty() {
             let text = format!("it has no image for linux/{architecture}");
             return Err(Failure::new(text).hint(format!("on offer: {}", self.platforms())));
+        }
+        if ours.len() > MANIFESTS_LIMIT {
+            let text = format!("it has {} manifests for linux/{architecture}", ours.len());
+            return Err(Failure::new(format!("{text}, at most {MANIFESTS_LIMIT} are taken")));
         }
         for child in &ours {
             if ![MANIFEST, DOCKER_MANIFEST].contains(&child.media_type.as_str()) {
@@ -263,6 +275,10 @@ impl DescriptorText {
         if !LAYERS.contains(&self.media_type.as_str()) {
             return Err(Failure::new(format!("its layer {} is of unknown type `{kind}`", short(&self.digest)))
                 .hint(format!("known are {}", LAYERS.join(", "))));
+        }
+        if self.size > ARTIFACT_LIMIT {
+            let text = format!("its layer {} has {} bytes", short(&self.digest), self.size);
+            return Err(Failure::new(format!("{text}, at most {ARTIFACT_LIMIT} are taken")));
         }
         self.descriptor()
     }
@@ -381,6 +397,23 @@ mod tests {
         }
         let locked = descriptor("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "");
         assert!(error(&manifest(MANIFEST, &locked), None).contains("unknown type"));
+    }
+
+    #[test]
+    fn no_document_asks_for_more_than_there_is_room_for() {
+        let layer = descriptor(LAYERS[1], "");
+        let huge = layer.replace("\"size\":7", "\"size\":18446744073709551615");
+        assert!(error(&manifest(MANIFEST, &huge), None).contains("at most 8589934592 are taken"));
+        let many = |count: usize| manifest(MANIFEST, &vec![layer.as_str(); count].join(","));
+        assert!(error(&many(LAYERS_LIMIT + 1), None).contains("513 layers"));
+        assert!(Document::parse(many(LAYERS_LIMIT).as_bytes(), None).is_ok());
+        let children = |count: usize| {
+            let text = index(&vec![""; count]);
+            let Document::Index(read) = Document::parse(text.as_bytes(), None).unwrap() else { panic!("{text}") };
+            read.manifests(Architecture::Amd64)
+        };
+        assert!(format!("{:?}", children(MANIFESTS_LIMIT + 1).unwrap_err()).contains("65 manifests"));
+        assert_eq!(children(MANIFESTS_LIMIT).unwrap().len(), MANIFESTS_LIMIT);
     }
 
     #[test]
