@@ -14,6 +14,11 @@ use crate::output::{bytes, total};
 /// What vouches when nothing does but the download itself.
 const FIRST_USE: &str = "first-use";
 
+/// `first-use`, and `first-use:REPOSITORY/ARCH` of packages.
+fn is_first_use(proof: &str) -> bool {
+    proof.split(':').next() == Some(FIRST_USE)
+}
+
 /// Who signed.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -61,7 +66,7 @@ fn proofs(image: &Image) -> BTreeMap<&str, usize> {
 
 fn proofs_text(image: &Image) -> String {
     let proof = |(name, count): (&str, usize)| {
-        let name = if name == FIRST_USE { "FIRST USE" } else { name };
+        let name = if is_first_use(name) { "FIRST USE" } else { name };
         if count > 1 { format!("{count} {name}") } else { name.to_owned() }
     };
     match proofs(image) {
@@ -89,7 +94,7 @@ impl<'a> Description<'a> {
     fn first_use(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for image in self.images {
-            for upstream in image.component.upstream.iter().filter(|upstream| upstream.proof == FIRST_USE) {
+            for upstream in image.component.upstream.iter().filter(|upstream| is_first_use(&upstream.proof)) {
                 found.entry(upstream.url.as_str()).or_default().push(image.component.name.as_str());
             }
         }
@@ -177,7 +182,7 @@ impl<'a> Description<'a> {
                 let _ = writeln!(text, "  as {reference}");
             }
             for Upstream { url, size, sha256, proof, licence, .. } in &component.upstream {
-                let proof = if proof == FIRST_USE { "FIRST USE" } else { proof };
+                let proof = if is_first_use(proof) { "FIRST USE" } else { proof };
                 let licence = licence.as_ref().map(|licence| format!(", {licence}")).unwrap_or_default();
                 let _ = writeln!(text, "  {url}\n    {}, {proof}{licence}\n    {sha256}", bytes(*size));
             }

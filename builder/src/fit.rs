@@ -11,7 +11,7 @@ use crate::base::Base;
 use crate::debian_version;
 use crate::glob;
 use crate::lock::{Lock, LockedArtifact, LockedComponent};
-use crate::manifest::{Artifact, ComponentText, Distribution, Manifest, Placeholders, Source, Trust};
+use crate::manifest::{Artifact, ComponentText, Distribution, Manifest, PackageSource, Placeholders, Source, Trust};
 
 /// The components of the manifest as the lock names them, images of addons left out: only resolving finds those.
 pub fn wanted(manifest: &Manifest) -> BTreeSet<ComponentName> {
@@ -78,11 +78,13 @@ fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent
     if let Some((distribution, text)) = find("packages-").and_then(|name| release.packages.get_key_value(&name)) {
         let hosted = release.components.values().filter_map(|component| component.packages.get(distribution));
         let roots = text.install.iter().chain(hosted.flat_map(|host| &host.install)).cloned().collect();
-        return packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked);
+        return untrusted_of(&text.source, locked)
+            .or_else(|| packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked));
     }
     if let Some((distribution, text)) = find("kernel-").and_then(|name| release.kernels.get_key_value(&name)) {
         let roots = text.roots().into_iter().collect();
-        return packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked);
+        return untrusted_of(&text.source, locked)
+            .or_else(|| packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked));
     }
     let (_, addon) = release.addons.iter().find(|(addon, _)| after("addon-") == Some(addon.as_str()))?;
     if addon.version != locked.version {
@@ -96,6 +98,11 @@ fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent
         let places = Placeholders { version: &addon.version, architecture: *architecture };
         artifact(&addon.artifact.expand(&places).ok()?, *architecture, list.first()?)
     })
+}
+
+fn untrusted_of(source: &PackageSource, locked: &LockedComponent) -> Option<String> {
+    let PackageSource::RpmMd { trust, .. } = source else { return None };
+    locked.artifacts.values().flatten().find_map(|artifact| untrusted(artifact, *trust))
 }
 
 fn own(manifest: &Manifest, text: &ComponentText, locked: &LockedComponent) -> Option<String> {
@@ -163,7 +170,7 @@ fn artifact(wanted: &Artifact, architecture: Architecture, locked: &LockedArtifa
     // An entry that is not resolved will get its proof from the manifest as it then is.
     let proof = locked.proof.as_deref().filter(|_| locked.unresolved.is_none())?;
     if !matches!(wanted.source, Source::Url(_) | Source::File(_)) {
-        return None;
+        return untrusted(locked, wanted.trust);
     }
     let told = pinned.is_some() || wanted.sha512.contains_key(&architecture);
     let list = wanted.checksums.as_ref().map(|list| format!("checksums:{list}"));
@@ -173,6 +180,14 @@ fn artifact(wanted: &Artifact, architecture: Architecture, locked: &LockedArtifa
         _ => list.as_deref() == Some(proof),
     };
     (!good).then(|| format!("`{url}` was vouched for by {proof}, which the manifest does not say any more"))
+}
+
+/// What is wrong with a package of a repository without a key.
+fn untrusted(locked: &LockedArtifact, trust: Trust) -> Option<String> {
+    let proof = locked.proof.as_deref().filter(|proof| proof.starts_with("first-use"))?;
+    (trust == Trust::Digest).then(|| {
+        format!("`{}` was vouched for by {proof}, and the manifest does not say `trust = \"first-use\"`", locked.url)
+    })
 }
 
 /// What is wrong with a closure: a package that was asked for is not asked for any more, or the other way round.

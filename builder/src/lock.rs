@@ -123,7 +123,7 @@ pub struct LockedArtifact {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
     /// What vouched: `manifest`, `first-use`, `checksums:URL`, `registry`, or `apt:` or `rpm:` and a key of [`Lock::apt`] or
-    /// [`Lock::rpm`].
+    /// [`Lock::rpm`]; `first-use:` and a key of [`Lock::rpm`] for packages of repositories without a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
     /// For a package that was not asked for by name: the package that needs it.

@@ -146,7 +146,7 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha512: Option<String>,
     /// What vouched for the digest when it was locked: `manifest`, `checksums:URL`, `apt:INDEX`, `rpm:INDEX`, `registry`, or
-    /// `first-use`, which means nothing but the download itself.
+    /// `first-use` (of packages: `first-use:INDEX`), which means nothing but the download itself.
     pub proof: String,
     /// Its own licence, where upstream's index says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -135,7 +135,9 @@ impl ArtifactText {
         }
         let proves_itself = self.apt.is_some() || self.rpm.is_some() || self.image.is_some();
         let told = !self.sha256.is_empty() || !self.sha512.is_empty() || self.checksums.is_some();
-        if proves_itself && (told || self.trust == Trust::FirstUse || !self.mirrors.is_empty()) {
+        // An rpm repository may have no key.
+        let trusts = self.trust == Trust::FirstUse && self.rpm.is_none();
+        if proves_itself && (told || trusts || !self.mirrors.is_empty()) {
             return Err("`apt`, `rpm` and `image` bring their own proof: `sha256`, `sha512`, `checksums`, `mirrors` and `trust` do not belong here".into());
         }
         let source = if let Some(name) = self.apt.take() {

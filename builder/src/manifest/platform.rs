@@ -6,6 +6,8 @@ use std::fmt;
 use bundle::{Architecture, LayerPath};
 use serde::{Deserialize, Serialize};
 
+use super::Trust;
+
 /// The seeds' list: what Kubernetes nodes need of the distribution.
 const DEB_PACKAGES: [&str; 11] = [
     "chrony",
@@ -99,6 +101,8 @@ pub enum PackageSource {
         repositories: Vec<String>,
         /// `$releasever`.
         releasever: Option<String>,
+        /// Whether a repository without a key will do.
+        trust: Trust,
     },
 }
 
@@ -156,6 +160,8 @@ struct Text {
     #[serde(default)]
     recommends: bool,
     #[serde(default)]
+    trust: Trust,
+    #[serde(default)]
     architectures: Vec<Architecture>,
 }
 
@@ -163,12 +169,16 @@ impl Text {
     fn source(&self) -> Result<PackageSource, String> {
         match (&self.suites[..], &self.repositories[..]) {
             ([], []) => Err("say where to look: `suites = [..]` for apt, `repositories = [..]` for rpm-md".into()),
+            (_, []) if self.trust == Trust::FirstUse => {
+                Err("`trust` is for rpm-md: apt suites are always signed, or refused".into())
+            }
             (suites, []) if self.releasever.is_none() => {
                 Ok(PackageSource::Apt { suites: suites.to_vec(), recommends: self.recommends })
             }
             ([], _) if self.recommends => Err("`recommends` is for apt: say `suites`".into()),
             ([], repositories) => {
-                Ok(PackageSource::RpmMd { repositories: repositories.to_vec(), releasever: self.releasever.clone() })
+                let (repositories, releasever) = (repositories.to_vec(), self.releasever.clone());
+                Ok(PackageSource::RpmMd { repositories, releasever, trust: self.trust })
             }
             _ => Err("`suites` is for apt, `repositories` and `releasever` are for rpm-md: not both".into()),
         }
@@ -212,7 +222,7 @@ impl PackageSource {
     /// the repository is not among these.
     pub fn releasever<'a>(&'a self, repository: &str, distribution: &'a Distribution) -> Option<&'a str> {
         match self {
-            Self::RpmMd { repositories, releasever } if repositories.iter().any(|id| id == repository) => {
+            Self::RpmMd { repositories, releasever, .. } if repositories.iter().any(|id| id == repository) => {
                 releasever.as_deref().or_else(|| distribution.0.strip_prefix("el"))
             }
             _ => None,

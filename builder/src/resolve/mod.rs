@@ -136,7 +136,9 @@ fn resolve_asking(
         for (index, proof) in lock.apt.iter().filter(|(index, _)| is_named("apt", index)) {
             proofs.entry(index.clone()).or_insert_with(|| proof.clone());
         }
-        for (index, proof) in lock.rpm.iter().filter(|(index, _)| is_named("rpm", index)) {
+        for (index, proof) in
+            lock.rpm.iter().filter(|(index, _)| is_named("rpm", index) || is_named("first-use", index))
+        {
             rpm.entry(index.clone()).or_insert_with(|| proof.clone());
         }
     }
@@ -269,7 +271,7 @@ fn rpm_entry(
     };
     let place = || format!("resolving component `{}`", item.component);
     let release = ids.iter().find_map(|id| manifest.releasever(id));
-    let offers = repositories.offers(ids, item.architecture, release).with_context(place)?;
+    let offers = repositories.offers(ids, item.architecture, release, item.artifact.trust).with_context(place)?;
     rpm::single(name, version.as_deref(), &offers, session).with_context(place)
 }
 

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::fit;
 use crate::http::Unreachable;
 use crate::lock::{Lock, LockedArtifact, LockedComponent};
-use crate::manifest::{Distribution, Manifest, PackageSource};
+use crate::manifest::{Distribution, Manifest, PackageSource, Trust};
 use crate::session::Session;
 use crate::source::apt::Offers;
 use crate::source::rpm_md::Repositories;
@@ -96,8 +96,8 @@ pub(super) fn resolve(
                     of_suites(wanted, (suites, *recommends), &base, offers, *architecture)
                         .with_context(|| Failure::new(format!("computing `{}` for {architecture}", wanted.component)))?
                 }
-                PackageSource::RpmMd { repositories: ids, .. } => {
-                    of_repositories(wanted, ids, &base, repositories, *architecture, session)
+                PackageSource::RpmMd { repositories: ids, trust, .. } => {
+                    of_repositories(wanted, (ids, *trust), &base, repositories, *architecture, session)
                         .with_context(|| Failure::new(format!("computing `{}` for {architecture}", wanted.component)))?
                 }
             };
@@ -141,13 +141,13 @@ fn missing(
                 suites.iter().find(|suite| offers.of_suites(std::slice::from_ref(suite), Architecture::Amd64).is_err());
             Ok(unknown.map(|suite| format!("no apt source had the suite `{suite}` when the lock was written")))
         }
-        PackageSource::RpmMd { repositories: ids, .. } => {
+        PackageSource::RpmMd { repositories: ids, trust, .. } => {
             if let Some(id) = repositories.unknown(ids) {
                 return Ok(Some(format!("no .repo file had the repository `{id}` when the lock was written")));
             }
             for architecture in &wanted.architectures {
                 let release = ids.iter().find_map(|id| wanted.source.releasever(id, wanted.distribution));
-                match repositories.offers(ids, *architecture, release) {
+                match repositories.offers(ids, *architecture, release, *trust) {
                     Err(error) if error.is::<Unreachable>() => {
                         session.output.warning(&format!("{error:#}"));
                         return Ok(Some(UNREACHED.to_owned()));
@@ -205,14 +205,14 @@ fn of_suites(
 /// The closure out of rpm-md repositories, and for kernels the version of the first package asked for.
 fn of_repositories(
     wanted: &Wanted<'_>,
-    ids: &[String],
+    (ids, trust): (&[String], Trust),
     base: &Base,
     repositories: &mut Repositories<'_>,
     architecture: Architecture,
     session: &Session,
 ) -> anyhow::Result<(Option<Version>, Vec<LockedArtifact>)> {
     let release = ids.iter().find_map(|id| wanted.source.releasever(id, wanted.distribution));
-    let offers = repositories.offers(ids, architecture, release)?;
+    let offers = repositories.offers(ids, architecture, release, trust)?;
     let (version, entries) = rpm::closure(&wanted.roots, base, &offers, architecture, session)?;
     match (wanted.kind, version) {
         (Kind::Kernel, Some(version)) => Ok((Some(version), entries)),

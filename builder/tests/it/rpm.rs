@@ -76,13 +76,51 @@ fn a_lock_never_goes_back() {
 }
 
 #[test]
-fn without_a_key_the_lock_says_so() {
+fn without_a_key_a_repository_is_refused_unless_the_manifest_trusts_the_first_use() {
     let yard = Yard::new();
     yard.repo_file("", false);
+    yard.assert_refused("no key vouches for the repository `base` and its packages");
+    // A key that nothing is checked with is none.
+    yard.repo_file("gpgcheck=0\nrepo_gpgcheck=0\n", true);
+    yard.assert_refused("say `trust = \"first-use\"` in the manifest");
+    assert!(!yard.workshop.path("el.lock").exists());
+
+    yard.workshop.edit("el.toml", "rpm = \"tool\"", "rpm = \"tool\"\ntrust = \"first-use\"");
     let said = stderr(&yard.lock().success());
     assert!(said.contains("nothing vouches for its packages but the connection"), "{said}");
     let lock = yard.lock_text();
     assert!(lock.contains("[rpm.\"base/amd64\"]") && !lock.contains("key = "), "{lock}");
+    assert!(lock.contains("proof = \"first-use:base/amd64\"") && !lock.contains("\"rpm:base"), "{lock}");
+    yard.build_bundle().success();
+    let bundle = yard.workshop.path("dist/el-1-amd64.bundle");
+    let said = crate::workshop::plain().args(["inspect", "--files"]).arg(bundle).assert().success();
+    assert!(crate::workshop::stdout(&said).contains("FIRST USE"), "{}", crate::workshop::stdout(&said));
+
+    // What is signed needs no trust, and is told as signed.
+    yard.repo_file("", true);
+    yard.lock().success();
+    assert!(yard.lock_text().contains("proof = \"rpm:base/amd64\""), "{}", yard.lock_text());
+}
+
+#[test]
+fn a_closure_out_of_a_repository_without_a_key_needs_trust_as_well() {
+    let yard = Yard::new();
+    yard.repo_file("", false);
+    let base = "distribution = \"el9\"\nfamily = \"rpm\"\nglibc = \"2.34\"\nlibraries = []\nprograms = [\"/bin/sh\"]\nmodules = []\n[packages]\n";
+    yard.workshop.write("bases/el9.toml", base.as_bytes());
+    let head = "name = \"el\"\nversion = \"1\"\nsequence = 1\ncreated = \"2026-11-21\"\narchitectures = [\"amd64\"]\ndistributions = [\"el9\"]\n";
+    let table_end =
+        "[component.x]\nversion = \"1\"\n[[component.x.artifact]]\nfile = \"test.repo\"\ntrust = \"first-use\"\n";
+    for table in ["packages", "kernel"] {
+        let text = format!("{head}[{table}.el9]\ninstall = [\"tool\"]\nrepositories = [\"base\"]\n{table_end}");
+        yard.workshop.write("el.toml", text.as_bytes());
+        yard.assert_refused("no key vouches for the repository `base` and its packages");
+        yard.workshop.write("el.toml", text.replace("[\"base\"]\n", "[\"base\"]\ntrust = \"first-use\"\n").as_bytes());
+        yard.lock().success();
+        assert!(yard.lock_text().contains("proof = \"first-use:base/amd64\""), "{}", yard.lock_text());
+    }
+    yard.workshop.edit("el.toml", "repositories = [\"base\"]", "suites = [\"bookworm\"]");
+    yard.assert_refused("`trust` is for rpm-md");
 }
 
 #[test]

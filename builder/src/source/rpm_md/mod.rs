@@ -21,6 +21,7 @@ use bundle::Architecture;
 
 use crate::failure::Failure;
 use crate::lock::{LockedArtifact, Resolved, RpmProof};
+use crate::manifest::Trust;
 use crate::session::Session;
 
 pub use opened::Opened;
@@ -56,12 +57,14 @@ impl<'a> Repositories<'a> {
         ids.iter().find(|id| !self.known.contains_key(*id)).map(String::as_str)
     }
 
-    /// What these repositories (all that are known, if none is named) offer.
+    /// What these repositories (all that are known, if none is named) offer. One for which no key vouches is refused unless
+    /// `trust` is in the first use.
     pub fn offers(
         &mut self,
         ids: &[String],
         architecture: Architecture,
         release: Option<&str>,
+        trust: Trust,
     ) -> anyhow::Result<Offers> {
         let ids: Vec<String> = if ids.is_empty() { self.known.keys().cloned().collect() } else { ids.to_vec() };
         if ids.is_empty() {
@@ -98,6 +101,9 @@ impl<'a> Repositories<'a> {
             let opened = Rc::new(Opened::open(repository, &variables, before, self.session)?);
             repositories.push(opened.clone());
             self.opened.insert(key, opened);
+        }
+        if trust == Trust::Digest {
+            repositories.iter().try_for_each(|opened| opened.check_has_key())?;
         }
         Offers::of(architecture, repositories)
     }
@@ -184,7 +190,7 @@ impl Offers {
                     sha256,
                     sha512: package.checksum.sha512().map(|digest| digest.to_string()),
                     licence: Some(package.licence.to_string()).filter(|licence| !licence.is_empty()),
-                    proof: format!("rpm:{}/{}", opened.id, self.architecture),
+                    proof: format!("{}:{}/{}", opened.witness(), opened.id, self.architecture),
                     needed_by: None,
                 }
                 .into(),
@@ -201,7 +207,8 @@ pub fn addresses<'a>(
     known: &BTreeMap<String, Repository>,
     release: impl FnOnce(&str) -> Option<&'a str>,
 ) -> anyhow::Result<Vec<String>> {
-    let place = artifact.proof.strip_prefix("rpm:").and_then(|place| place.rsplit_once('/'));
+    let place = ["rpm:", "first-use:"].iter().find_map(|witness| artifact.proof.strip_prefix(witness));
+    let place = place.and_then(|place| place.rsplit_once('/'));
     let place = place.and_then(|(id, architecture)| Some((id, architecture.parse::<Architecture>().ok()?)));
     let (Some((id, architecture)), Some(path)) = (place, &artifact.path) else {
         return Err(Failure::new(format!("the lock does not say where `{}` was found", artifact.url)).into());

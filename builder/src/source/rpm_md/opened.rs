@@ -109,6 +109,26 @@ impl Opened {
         })
     }
 
+    /// Refuses a repository for which nothing vouches but the connection.
+    pub(super) fn check_has_key(&self) -> anyhow::Result<()> {
+        if self.is_vouched_for() {
+            return Ok(());
+        }
+        let text = format!("no key vouches for the repository `{}` and its packages", self.id);
+        let hint = "give `gpgkey` in its .repo file; if upstream signs nothing, say `trust = \"first-use\"` in the manifest \
+                    beside `repositories`";
+        Err(Failure::new(text).hint(hint).into())
+    }
+
+    /// How the proof of its packages begins.
+    pub(super) fn witness(&self) -> &'static str {
+        if self.is_vouched_for() { "rpm" } else { "first-use" }
+    }
+
+    fn is_vouched_for(&self) -> bool {
+        self.proof.key.is_some() || self.keys.is_some()
+    }
+
     /// What the lock records of it, with the keys of the packages that were checked.
     pub(super) fn proof(&self) -> RpmProof {
         let keys = self.package_keys.lock().unwrap_or_else(PoisonError::into_inner);
