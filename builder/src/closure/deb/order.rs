@@ -12,6 +12,9 @@ use super::requirement::Present;
 use super::universe::Universe;
 use crate::failure::Failure;
 
+/// No closure has more packages (a whole desktop has 3000).
+const MEMBERS_LIMIT: usize = 10_000;
+
 type Chosen<'a> = BTreeMap<&'a str, (Present<'a>, Option<&'a str>)>;
 
 /// Members that members need, by name.
@@ -23,6 +26,10 @@ struct Edges<'a> {
 
 /// Sorts what was chosen: by stage, and within one so that what is needed comes first where that is possible.
 pub(super) fn order<'a>(universe: &Universe<'a>, chosen: &Chosen<'a>) -> anyhow::Result<Vec<Member<'a>>> {
+    if chosen.len() > MEMBERS_LIMIT {
+        let text = format!("{} packages belong together, at most {MEMBERS_LIMIT} are taken", chosen.len());
+        return Err(Failure::new(text).into());
+    }
     let mut edges = Edges::default();
     for (name, (present, _)) in chosen {
         let Some(number) = present.number else { continue };
@@ -65,15 +72,19 @@ fn meeting<'a>(universe: &Universe<'a>, chosen: &Chosen<'a>, groups: &[Group<'a>
 
 /// What must be configured before comes with all it needs; what is needed beside comes next.
 fn visit<'a>(name: &'a str, edges: &Edges<'a>, seen: &mut BTreeSet<&'a str>, names: &mut Vec<&'a str>) {
-    if !seen.insert(name) {
-        return;
-    }
-    for before in edges.before.get(name).into_iter().flatten() {
-        visit(before, edges, seen, names);
-    }
-    names.push(name);
-    for beside in edges.beside.get(name).into_iter().flatten() {
-        visit(beside, edges, seen, names);
+    // Not by recursion: an index decides how long a chain is. The last one is done first; `true`: all before it is done.
+    let mut agenda = vec![(name, false)];
+    while let Some((name, is_ready)) = agenda.pop() {
+        if is_ready {
+            names.push(name);
+        } else if seen.insert(name) {
+            let needed = |edges: &BTreeMap<&'a str, BTreeSet<&'a str>>| {
+                edges.get(name).into_iter().flatten().rev().map(|name| (*name, false)).collect::<Vec<_>>()
+            };
+            agenda.extend(needed(&edges.beside));
+            agenda.push((name, true));
+            agenda.extend(needed(&edges.before));
+        }
     }
 }
 
@@ -97,4 +108,21 @@ fn stages<'a>(edges: &Edges<'a>) -> anyhow::Result<BTreeMap<&'a str, usize>> {
         }
     }
     Err(Failure::new("packages must be configured before each other: dpkg cannot install them").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_chain_does_not_take_the_stack() {
+        let all: Vec<String> = (0..200_000).map(|number| format!("p{number:06}")).collect();
+        let mut edges = Edges::default();
+        for pair in all.windows(2) {
+            edges.before.insert(&pair[0], BTreeSet::from([pair[1].as_str()]));
+        }
+        let (mut seen, mut names) = (BTreeSet::new(), Vec::new());
+        visit(&all[0], &edges, &mut seen, &mut names);
+        assert!(names.iter().rev().eq(&all));
+    }
 }

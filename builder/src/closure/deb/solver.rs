@@ -1,6 +1,7 @@
 //! The search for a closure: requirements one after the other, each decided for the first possible package, going back
 //! where that leads nowhere.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
@@ -14,6 +15,8 @@ use crate::debian_version;
 
 /// Packages tried before the search is given up: a hundred times what a large closure takes.
 const STEPS: usize = 100_000;
+/// Comparisons before the search is given up, a minute at most: an index decides how many a step takes.
+const WORK: u64 = 2_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -46,6 +49,8 @@ pub(super) struct Solver<'u, 'a> {
     simple: usize,
     other: usize,
     steps: usize,
+    /// Comparisons that are left; without any, everything seems to hold.
+    pub(super) work: Cell<u64>,
     /// Exclusions are noted here and passed over, to find everything that is wrong.
     pub(super) clashes: Option<Vec<Clash>>,
 }
@@ -77,6 +82,7 @@ impl<'u, 'a> Solver<'u, 'a> {
             simple: 0,
             other: 0,
             steps: 0,
+            work: Cell::new(WORK),
             clashes: None,
         })
     }
@@ -95,7 +101,7 @@ impl<'u, 'a> Solver<'u, 'a> {
             }
             decisions.push(decision);
         }
-        Ok(())
+        if self.is_spent() { Err(true) } else { Ok(()) }
     }
 
     /// Takes the next possible option of a decision.
@@ -108,7 +114,7 @@ impl<'u, 'a> Solver<'u, 'a> {
                 return Ok(true);
             };
             self.steps += 1;
-            if self.steps > STEPS {
+            if self.steps > STEPS || self.is_spent() {
                 return Err(true);
             }
             if self.choose(number, decision.at).is_ok() {
@@ -117,6 +123,14 @@ impl<'u, 'a> Solver<'u, 'a> {
         }
         self.undo(decision.mark);
         Ok(false)
+    }
+
+    fn spend(&self, comparisons: usize) {
+        self.work.set(self.work.get().saturating_sub(comparisons as u64));
+    }
+
+    fn is_spent(&self) -> bool {
+        self.work.get() == 0
     }
 
     fn mark(&self) -> Mark {
@@ -211,14 +225,21 @@ impl<'u, 'a> Solver<'u, 'a> {
 
     /// Whether one of the alternatives is there.
     pub(super) fn holds(&self, group: &[Relation<'_>]) -> bool {
+        if self.is_spent() {
+            return true;
+        }
         group.iter().any(|relation| {
+            self.spend(1);
             let real = self
                 .present
                 .get(relation.name)
                 .is_some_and(|present| relation.allows(present.version) && self.qualifies(relation, present.number));
             real || self.present.iter().any(|(name, present)| {
                 self.qualifies(relation, present.number)
-                    && self.provisions(name, present).is_some_and(|facts| provides(facts, relation))
+                    && self.provisions(name, present).is_some_and(|facts| {
+                        self.spend(1 + facts.provides.len());
+                        provides(facts, relation)
+                    })
             })
         })
     }
@@ -305,6 +326,11 @@ impl<'u, 'a> Solver<'u, 'a> {
         let nothing = Facts::default();
         for (other, present) in others {
             let theirs = present.number.map_or(&nothing, |number| universe.facts(number));
+            let relations = |facts: &Facts<'_>| facts.conflicts.len() + facts.breaks.len();
+            let ours = relations(facts).saturating_mul(1 + theirs.provides.len());
+            self.spend(
+                relations(theirs).saturating_mul(1 + facts.provides.len()).saturating_add(ours).saturating_add(1),
+            );
             let ours = excludes(facts, other, present.version, theirs);
             let Some((relation, breaks, is_ours)) = ours
                 .map(|(relation, breaks)| (relation, breaks, true))
@@ -359,11 +385,13 @@ impl<'u, 'a> Solver<'u, 'a> {
             names.extend(facts.into_iter().flat_map(|facts| facts.provides.iter().map(|(name, _)| *name)));
         }
         let concerned = |group: &Group<'a>| group.iter().any(|relation| names.contains(relation.name));
+        self.spend(self.agenda.len());
         let agenda = self.agenda.iter().filter(|requirement| concerned(&requirement.group)).cloned();
         let mut watched: Vec<Requirement<'a>> = agenda.filter(|requirement| self.holds(&requirement.group)).collect();
         for (name, present) in &self.present {
             let Some(number) = present.number.filter(|_| !present.chosen && !gone.contains(name)) else { continue };
             let facts = self.universe.facts(number);
+            self.spend(1 + facts.pre_depends.len() + facts.depends.len());
             let like = &*self.universe.get(number).package.version;
             for group in facts.pre_depends.iter().chain(&facts.depends).filter(|group| concerned(group)) {
                 // Packages of one source depend on each other's exact version: on this one's, not on that of the package

@@ -312,3 +312,24 @@ fn entries_that_cannot_be_relied_on_are_not_chosen() {
     let text = solve(&["a 1; Depends: b:any", "b 1"], &[], &["a"]);
     assert!(text.contains("`b:any` is needed by `a`"), "{text}");
 }
+
+#[test]
+fn a_search_that_takes_too_much_work_is_given_up() {
+    let packages = world(&["a 1; Depends: b", "b 1; Depends: c", "c 1; Conflicts: x"]);
+    let universe = universe(&packages);
+    let (install, nothing) = (["a".to_owned()], BTreeMap::new());
+    let request = Request { install: &install, base: &nothing, provides: &nothing, recommends: false };
+    let roots = vec![requirement::root("a").unwrap()];
+    let search = |work: Option<u64>| {
+        let mut solver = Solver::new(&universe, &request, &roots).unwrap();
+        let whole = solver.work.get();
+        solver.work.set(work.unwrap_or(whole));
+        (solver.search(), whole - solver.work.get())
+    };
+    let (found, spent) = search(None);
+    assert!(found == Ok(()) && (5..100).contains(&spent), "{spent}");
+    for work in 1..=spent {
+        assert_eq!(search(Some(work)).0, Err(true), "{work}");
+    }
+    assert_eq!(search(Some(spent + 1)).0, Ok(()));
+}
