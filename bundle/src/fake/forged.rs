@@ -226,6 +226,7 @@ pub(super) fn lists(all: &mut Vec<Hostile>) -> Result<(), Error> {
 /// Signed descriptions that contradict themselves or the rest.
 pub(super) fn descriptions(all: &mut Vec<Hostile>) -> Result<(), Error> {
     type Edit = (&'static str, usize, Reason, fn(&mut Value));
+    type Field = fn(&mut Value) -> &mut Value;
     let edits: [Edit; 26] = [
         ("config-architecture", 0, Reason::Metadata, |config| config["architecture"] = json!("arm64")),
         ("config-os", 0, Reason::Metadata, |config| config["os"] = json!("windows")),
@@ -290,7 +291,7 @@ pub(super) fn descriptions(all: &mut Vec<Hostile>) -> Result<(), Error> {
         })?;
     }
     let escape = "\u{1b}]0;evil\u{7}";
-    let shown: [(&str, fn(&mut Value) -> &mut Value); 6] = [
+    let shown: [(&str, Field); 6] = [
         ("licence", |component| &mut component["licence"]),
         ("upstream-url", |component| &mut component["upstream"][0]["url"]),
         ("upstream-proof", |component| &mut component["upstream"][0]["proof"]),

@@ -168,7 +168,7 @@ fn a_bomb_of_aliases_is_refused_early() {
     assert!(said(&text).contains("aliases unfold to more than"));
     let merged = format!("big: &big {{k: '{}'}}\nall:\n{}", "x".repeat(1 << 20), "- <<: *big\n".repeat(40));
     assert!(said(&merged).contains("aliases unfold"));
-    let open: String = (0..100).map(|level| format!("&a{level} [")).collect();
+    let open = (0..100).fold(String::new(), |text, level| format!("{text}&a{level} ["));
     let nested = |size: usize| format!("{open}{}{}", "x".repeat(size), "]".repeat(100));
     assert!(said(&nested(1 << 20)).contains("aliases unfold"), "anchors that nobody uses");
     assert!(documents(&nested(1 << 10)).is_ok());
