@@ -157,7 +157,9 @@ fn walk_deb(reader: impl Read, visit: &mut Visit<'_>) -> anyhow::Result<()> {
             "data.tar.xz" => Compression::Xz,
             "data.tar.zst" => Compression::Zstd,
             other if other.starts_with("data.tar") => {
-                return Err(Failure::new(format!("`{other}` is packed in a way that is not supported")).into());
+                return Err(Failure::new(format!("`{other}` is packed in a way that is not supported"))
+                    .hint("expected data.tar, plain or with .gz, .xz or .zst")
+                    .into());
             }
             _ => continue,
         };

@@ -213,9 +213,8 @@ impl Lock {
             .with_context(|| Failure::new("there is no lock").hint("run `builder lock MANIFEST` first"))?;
         let lock: Self = toml_text(&text, path)?;
         if lock.format != 1 {
-            return Err(
-                Failure::new(format!("`{}` has format {}, this builder knows 1", path.display(), lock.format)).into()
-            );
+            let text = format!("`{}` has format {}, this builder knows 1", path.display(), lock.format);
+            return Err(Failure::new(text).hint("use the builder that wrote it, or delete it and lock again").into());
         }
         Ok((lock, Digest::of(text.as_bytes())))
     }
@@ -267,7 +266,10 @@ impl Lock {
     /// The resolved artifacts of one component, in the manifest's order.
     pub fn artifacts(&self, name: &ComponentName, architecture: Architecture) -> anyhow::Result<Vec<Resolved>> {
         let list = self.component.get(name).and_then(|component| component.artifacts.get(&architecture));
-        let list = list.ok_or_else(|| Failure::new(format!("the lock has no entry for `{name}` on {architecture}")))?;
+        let list = list.ok_or_else(|| {
+            Failure::new(format!("the lock has no entry for `{name}` on {architecture}"))
+                .hint("run `builder lock MANIFEST` and look at the difference")
+        })?;
         list.iter()
             .map(|artifact| {
                 artifact.resolved().map_err(|reason| {

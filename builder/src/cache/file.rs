@@ -65,7 +65,9 @@ impl Pending {
             let file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&temporary)?;
             if file.file().try_lock().is_err() {
-                return Err(Failure::new(format!("another builder is writing `{}`", path.display())).into());
+                return Err(Failure::new(format!("another builder is writing `{}`", path.display()))
+                    .hint("wait until it is done, or write somewhere else")
+                    .into());
             }
             // Between opening and locking it another builder may have given it the final name: not ours to empty.
             if is_at(&file, &temporary)? {

@@ -137,7 +137,9 @@ impl Checksums {
 fn one<T: PartialEq + fmt::Display>(file: &str, known: Option<T>, new: Option<T>) -> anyhow::Result<Option<T>> {
     match (known, new) {
         (Some(known), Some(new)) if known != new => {
-            Err(Failure::new(format!("`{file}` is listed twice with different values: {known} and {new}")).into())
+            Err(Failure::new(format!("`{file}` is listed twice with different values: {known} and {new}"))
+                .hint("pin the right one with `sha256` in the manifest instead of `checksums`")
+                .into())
         }
         (known, new) => Ok(known.or(new)),
     }
@@ -202,7 +204,11 @@ fn digest(hex: &str, number: usize) -> anyhow::Result<Checksums> {
                 format!("line {number}: a digest of {length} hex digits is neither SHA-256 (64) nor SHA-512 (128)");
             return Err(Failure::new(text).into());
         }
-        _ => return Err(Failure::new(format!("line {number} is not a checksum and a file name")).into()),
+        _ => {
+            return Err(Failure::new(format!("line {number} is not a checksum and a file name"))
+                .hint("look at what the address of `checksums` really sends")
+                .into());
+        }
     };
     Ok(checksums)
 }

@@ -88,13 +88,13 @@ fn parse(text: &str) -> anyhow::Result<Vec<Entry>> {
     let starts = words.iter().enumerate().filter(|(_, word)| **word == "machine").map(|(at, _)| at);
     let starts: Vec<usize> = starts.chain([words.len()]).collect();
     if words.first().is_some_and(|word| *word != "machine") {
-        return Err(Failure::new("expected `machine` at its beginning").into());
+        return Err(Failure::new("expected `machine` at its beginning").hint("see apt_auth.conf(5)").into());
     }
     for pair in starts.windows(2) {
         let &[start, end] = pair else { continue };
         let [_, machine, "login", user, "password", password] = words[start..end] else {
             let text = format!("entry {}: expected `machine HOST login USER password PASSWORD`", entries.len() + 1);
-            return Err(Failure::new(text).into());
+            return Err(Failure::new(text).hint("see apt_auth.conf(5)").into());
         };
         let (scheme, rest) = match machine.split_once("://") {
             Some((scheme, rest)) => (Some(scheme.to_owned()), rest),

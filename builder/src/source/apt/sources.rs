@@ -166,7 +166,9 @@ pub fn parse_list(text: &str, output: &Output) -> anyhow::Result<Vec<AptSource>>
         };
         let mut words = rest.split_whitespace().map(str::to_owned);
         let (Some(uri), Some(suite)) = (words.next(), words.next()) else {
-            return Err(Failure::new(format!("`{line}` has no address or no suite")).into());
+            return Err(Failure::new(format!("`{line}` has no address or no suite"))
+                .hint("expected `deb [OPTIONS] ADDRESS SUITE COMPONENT…`, see sources.list(5)")
+                .into());
         };
         let entry = Entry {
             uris: vec![uri],

@@ -246,7 +246,11 @@ impl TokenServer {
                 let text = format!("`{server}` wants a login for `{}` on `{}`", place.repository(), place.host);
                 return Err(Failure::new(text).hint(format!("run `docker login {}`", place.host)).into());
             }
-            status => return Err(Failure::new(format!("the token server `{server}` answered {status}")).into()),
+            status => {
+                return Err(Failure::new(format!("the token server `{server}` answered {status}"))
+                    .hint("try again later; if it stays so, ask whoever runs the registry")
+                    .into());
+            }
         }
         let strange = || Failure::new(format!("the token server `{server}` answers something else than a token"));
         let text: TokenText = serde_json::from_slice(&answer.body).map_err(|_| strange())?;

@@ -324,7 +324,11 @@ fn accept(answer: Answer, reference: &Reference) -> anyhow::Result<Vec<u8>> {
                 .hint("check repository and tag")
                 .into());
         }
-        status => return Err(Failure::new(format!("`{}` answered {status}", reference.host())).into()),
+        status => {
+            return Err(Failure::new(format!("`{}` answered {status}", reference.host()))
+                .hint("try again later; if it stays so, ask whoever runs the registry")
+                .into());
+        }
     }
     let digest = Digest::of(&answer.body);
     let announced = answer.header("docker-content-digest").and_then(|text| text.trim().parse::<Digest>().ok());
