@@ -168,12 +168,18 @@ impl TryFrom<ArtifactText> for Artifact {
         let mut text = text;
         let source = text.source()?;
         let ArtifactText { mirrors, sha256, sha512, checksums, trust, architectures, files, .. } = text;
-        let sha256 = sha256
+        let sha256: BTreeMap<Architecture, Digest> = sha256
             .into_iter()
             .map(|(architecture, hex)| Ok((architecture, digest(&hex)?)))
             .collect::<Result<_, String>>()?;
         if let Some(url) = &checksums {
             is_url(url)?;
+            // Nothing vouches for a list that anybody on the way can write; a digest of the manifest does.
+            if url.starts_with("http://") && (sha256.is_empty() && sha512.is_empty()) {
+                return Err(format!(
+                    "`checksums = \"{url}\"` vouches for nothing over http: say https:, or add `sha256`"
+                ));
+            }
         }
         if trust == Trust::FirstUse && checksums.is_some() {
             return Err("`trust = \"first-use\"` and `checksums` contradict each other: keep the proof".into());

@@ -362,6 +362,11 @@ programs = { "bin/nginx" = "/usr/sbin/nginx" }
             ("created = \"2026-11-21\"", "created = \"yesterday\"", "expected YYYY-MM-DD"),
             ("apt = \"etcd-server\"", "apt = \"x\"\nurl = \"https://x/\"", "exactly one of"),
             ("apt = \"etcd-server\"", "url = \"ftp://x/\"", "not an https:"),
+            (
+                "apt = \"etcd-server\"",
+                "url = \"https://x/\"\nchecksums = \"http://x/SUMS\"",
+                "vouches for nothing over http",
+            ),
             ("apt = \"etcd-server\"", "file = \"../x\"", "relative path"),
             ("apt = \"etcd-server\"", "url = \"https://x/\"\nsha256 = { amd64 = \"00\" }", "64 lower-case hex"),
             ("mode = \"0755\"", "mode = \"4755\"", "mode `4755`"),

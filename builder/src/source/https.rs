@@ -7,7 +7,7 @@ use bundle::Architecture;
 
 use super::checksums::{Checksums, Lists};
 use crate::failure::Failure;
-use crate::http::{Fetched, Unreachable, Wanted, host};
+use crate::http::{Fetched, Unreachable, Wanted, host, shown};
 use crate::lock::{LockedArtifact, Resolved};
 use crate::manifest::{Artifact, Trust};
 use crate::output::Output;
@@ -84,6 +84,10 @@ impl<'a> Resolver<'a> {
         let sha256 = artifact.sha256.get(&architecture).copied();
         let sha512 = artifact.sha512.get(&architecture).map(|hex| hex.parse::<Sha512>()).transpose()?;
         let told = sha256.is_some() || sha512.is_some();
+        if let Some(list) = artifact.checksums.as_ref().filter(|list| !told && list.starts_with("http://")) {
+            let text = format!("`checksums = \"{}\"` vouches for nothing over http", shown(list));
+            return Err(Failure::new(text).hint("say https:, or pin a digest for each architecture").into());
+        }
         let mut proof = match (&artifact.checksums, artifact.trust) {
             _ if told => "manifest".to_owned(),
             (Some(list), _) => format!("checksums:{list}"),

@@ -73,9 +73,9 @@ fn a_list_that_is_missing_or_long_is_an_error_and_one_that_is_not_reached_leaves
     let error = stderr(&workshop(|_| "0".repeat((1 << 20) + 1), LIST).lock().code(1));
     assert!(error.contains("more than 1048576 bytes"), "{error}");
     let error = stderr(&workshop(|_| "<html>no</html>".into(), LIST).lock().code(1));
-    assert!(error.contains("line 1 is not a checksum"), "{error}");
+    assert!(error.contains("line 1 is not a checksum") && error.contains("hint: look at what"), "{error}");
     // Port 1 of loopback refuses.
-    let workshop = workshop(|_| String::new(), "http://127.0.0.1:1/SUMS");
+    let workshop = workshop(|_| String::new(), "https://127.0.0.1:1/SUMS");
     workshop.lock().success();
     let text = lock_text(&workshop);
     assert!(text.contains("unresolved = \"upstream's list of checksums was not reached"), "{text}");

@@ -85,7 +85,7 @@ fn listed() -> (Workshop, Server, Arc<Mutex<String>>, String) {
     let list = Arc::new(Mutex::new(format!("{digest}  server.tar.gz\n")));
     let shown = Arc::clone(&list);
     let server = Server::start(move |_, request, stream| honest(request, stream, shown.lock().unwrap().as_bytes()));
-    let sums = format!("checksums = \"{}/SUMS\"\n", server.url);
+    let sums = "checksums = \"https://sums.invalid/SUMS\"\n".to_owned();
     workshop.edit("release/demo.toml", &format!("sha256 = {{ amd64 = \"{digest}\" }}\n"), &sums);
     (workshop, server, list, digest)
 }
@@ -93,18 +93,22 @@ fn listed() -> (Workshop, Server, Arc<Mutex<String>>, String) {
 #[test]
 fn a_list_that_upstream_changed_is_noticed_without_a_download() {
     let (workshop, server, list, digest) = listed();
-    workshop.lock().success();
-    check(&workshop).success();
+    let mirror = format!("https://sums.invalid/={}/", server.url);
+    let lock =
+        |more: &[&str]| workshop.builder("lock").args(["--mirror", &mirror, "release/demo.toml"]).args(more).assert();
+    let check = || lock(&["--check"]);
+    lock(&[]).success();
+    check().success();
     let other = Digest::of(b"another").hex();
     *list.lock().unwrap() = format!("{other}  server.tar.gz\n");
-    let assert = check(&workshop).code(1);
+    let assert = check().code(1);
     let output = stdout(&assert);
     assert!(output.contains("alpha (amd64): https://upstream.invalid/v1.0/server.tar.gz"), "{output}");
     assert!(output.contains(&format!("sha256 {digest} -> {other}")), "{output}");
     assert!(stderr(&assert).contains("changed upstream"), "{}", stderr(&assert));
     // Not reached is not the same as current.
     drop(server);
-    let assert = check(&workshop).code(1);
+    let assert = check().code(1);
     assert!(stdout(&assert).contains("not compared: alpha"), "{}", stdout(&assert));
     workshop.builder("lock").args(["release/demo.toml", "--check", "--offline"]).assert().success();
 }
