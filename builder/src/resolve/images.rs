@@ -51,12 +51,13 @@ pub(super) fn entry(
     let parsed: Reference = reference.parse()?;
     let url = format!("image:{reference}");
     let vouched = expected.or(parsed.digest());
-    let proof = Some(if vouched.is_some() { "manifest" } else { "registry" }.to_owned());
+    // Whoever has a size has it from the registry, which then confirmed the digest.
+    let proof = Some("registry".to_owned());
     if let Some(kept) = kept(&url, architectures, before)
-        && kept.proof == proof
+        && (kept.proof == proof || vouched.is_some())
         && vouched.is_none_or(|digest| kept.sha256 == Some(digest))
     {
-        return Ok(kept);
+        return Ok(LockedArtifact { proof, ..kept });
     }
     match session.registry.resolve(&parsed, expected, architectures, &session.network, &session.cache) {
         Ok(pinned) => {
@@ -67,7 +68,7 @@ pub(super) fn entry(
             session.output.warning_once(crate::http::host(reference), &format!("{error:#}"));
             let what = if vouched.is_some() { "size" } else { "digest and size" };
             let unresolved = Some(format!("{what} not known: the registry was not reached when the lock was written"));
-            let proof = proof.filter(|_| vouched.is_some());
+            let proof = vouched.map(|_| "manifest".to_owned());
             Ok(LockedArtifact { url, sha256: vouched, proof, unresolved, ..LockedArtifact::default() })
         }
         Err(error) => Err(error),
@@ -85,11 +86,8 @@ fn kept(url: &str, architectures: &[Architecture], before: Option<&Lock>) -> Opt
     all.all(|entry| entry.is_some_and(|(_, _, entry)| entry == first)).then(|| first.clone())
 }
 
-impl Item<'_> {
-    /// The entry of its image, if it is one.
-    pub(super) fn image(&self, images: &Images) -> anyhow::Result<Option<LockedArtifact>> {
-        let Source::Image { reference, digest } = &self.artifact.source else { return Ok(None) };
-        let entry = images.get(&(reference.clone(), *digest));
-        Ok(Some(entry.cloned().ok_or_else(|| Failure::new(format!("`{reference}` was not resolved")))?))
-    }
+/// The entry of an image that a component names.
+pub(super) fn find(images: &Images, reference: &str, digest: Option<Digest>) -> anyhow::Result<LockedArtifact> {
+    let entry = images.get(&(reference.to_owned(), digest));
+    Ok(entry.cloned().ok_or_else(|| Failure::new(format!("`{reference}` was not resolved")))?)
 }

@@ -225,18 +225,16 @@ fn survey(
 /// How an artifact that is not a Debian package is resolved.
 fn url_resolution(item: &Item<'_>, resolver: &Resolver<'_>, images: &Images) -> anyhow::Result<Option<Resolution>> {
     let artifact = &item.artifact;
-    if let Some(entry) = item.image(images)? {
-        return Ok(Some(Resolution::Known(entry)));
-    }
     match &artifact.source {
-        Source::Apt { .. } | Source::Rpm { .. } => return Ok(None),
-        Source::Image { .. } => {
-            return Err(Failure::new(format!("`{}` cannot be resolved yet", artifact.source.label())).into());
+        Source::Apt { .. } | Source::Rpm { .. } => Ok(None),
+        Source::Image { reference, digest } => {
+            images::find(images, reference, *digest).map(|entry| Some(Resolution::Known(entry)))
         }
-        Source::Url(_) | Source::File(_) => {}
+        Source::Url(_) | Source::File(_) => {
+            let place = || format!("resolving component `{}`", item.component);
+            resolver.resolve(artifact, item.architecture).map(Some).with_context(place)
+        }
     }
-    let place = || format!("resolving component `{}`", item.component);
-    resolver.resolve(artifact, item.architecture).map(Some).with_context(place)
 }
 
 fn apt_entry(

@@ -78,7 +78,7 @@ fn a_digest_of_the_manifest_is_held_against_the_registry() {
     assert!(text.contains(&wrong.to_string()) && text.contains(&digest.to_string()), "{text}");
     shop.edit("release/demo.toml", &wrong.to_string(), &digest.to_string());
     lock(&shop, &registry).success();
-    assert!(fs_err::read_to_string(shop.path("release/demo.lock")).unwrap().contains("proof = \"manifest\""));
+    assert!(fs_err::read_to_string(shop.path("release/demo.lock")).unwrap().contains("proof = \"registry\""));
 }
 
 #[test]
