@@ -33,7 +33,7 @@ pub enum Kind {
     Packages,
     /// A distribution's kernel: OS packages that are installed before all others and need a reboot.
     Kernel,
-    /// Kubernetes objects, `objects.json` and `patches.json` in one layer, applied by a master.
+    /// Kubernetes objects, `objects.json` and `patches.json` in one layer. No installer applies them yet.
     Addon,
 }
 
