@@ -8,6 +8,7 @@ use bundle::{Architecture, Digest, Release};
 
 use crate::completeness;
 use crate::failure::Failure;
+use crate::fit;
 use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::pack;
@@ -47,7 +48,7 @@ impl Order {
         let is_lock = path.extension().is_some_and(|extension| extension == "lock");
         let manifest = Manifest::read(&if is_lock { path.with_extension("toml") } else { path.to_owned() })?;
         let (lock, lock_digest) = Lock::read(&manifest.lock_path())?;
-        lock.check_fits(&manifest)?;
+        fit::check(&manifest, &lock)?;
         let architecture = choose(architecture, &manifest)?;
         refuse_unresolved(&lock, architecture)?;
         let recipes = recipes.map_or_else(|| manifest.directory().join("components"), Path::to_owned);

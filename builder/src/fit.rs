@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bundle::{Architecture, ComponentName};
+use bundle::component::Kind;
+use bundle::{Architecture, ComponentName, Digest};
 
 use crate::base::Base;
 use crate::debian_version;
+use crate::failure::Failure;
 use crate::glob;
 use crate::lock::{Lock, LockedArtifact, LockedComponent};
 use crate::manifest::{Artifact, ComponentText, Distribution, Manifest, PackageSource, Placeholders, Source, Trust};
+use crate::source::registry::Reference;
 
 /// The components of the manifest as the lock names them, images of addons left out: only resolving finds those.
 pub fn wanted(manifest: &Manifest) -> BTreeSet<ComponentName> {
@@ -39,16 +42,39 @@ pub fn images(lock: &Lock, of: &BTreeSet<ComponentName>) -> BTreeSet<ComponentNa
     lock.component.iter().filter(is_theirs).map(|(name, _)| name.clone()).collect()
 }
 
+/// Refuses a lock that was made for another manifest, or says anything that this one does not: what the lock says is packed,
+/// and signed as the manifest's word.
+pub fn check(manifest: &Manifest, lock: &Lock) -> anyhow::Result<()> {
+    lock.check_fits(manifest)?;
+    let misfits = misfits(manifest, lock);
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = misfits.iter().map(|(name, wrong)| format!("\n    {name} {wrong}")).collect();
+    let path = manifest.path.display();
+    Err(Failure::new(format!("the lock says what `{path}` does not:{}", lines.concat()))
+        .hint(format!("somebody changed the lock by hand; run `builder lock {path}` and look at the difference"))
+        .into())
+}
+
 /// Components whose entries in the lock do not follow from the manifest, with what is wrong.
 pub fn misfits(manifest: &Manifest, lock: &Lock) -> BTreeMap<ComponentName, String> {
-    let wanted = wanted(manifest);
+    let (wanted, architectures) = (wanted(manifest), &manifest.release.architectures);
     let mut misfits = BTreeMap::new();
     for (name, component) in &lock.component {
         if !wanted.contains(name) && !name.as_str().starts_with("image-") {
             misfits.insert(name.clone(), "is not in the manifest any more".to_owned());
         }
-        if name.as_str().starts_with("image-") && component.made.is_none() {
-            misfits.insert(name.clone(), "has the name of a component that the builder makes".to_owned());
+        let strange = component.artifacts.keys().find(|architecture| !architectures.contains(architecture));
+        if let Some(architecture) = strange {
+            misfits.insert(name.clone(), format!("has artifacts for {architecture}, the manifest is not for that"));
+        }
+        if name.as_str().starts_with("image-") && !wanted.contains(name) {
+            let wrong = match component.made {
+                None => Some("has the name of a component that the builder makes".to_owned()),
+                Some(_) => image(manifest, lock, component),
+            };
+            misfits.extend(wrong.map(|wrong| (name.clone(), wrong)));
         }
     }
     for name in wanted {
@@ -71,7 +97,7 @@ pub fn fits(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent)
 fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent) -> Option<String> {
     let release = &manifest.release;
     if let Some(text) = release.components.get(name) {
-        return own(manifest, text, locked);
+        return made(locked, None, None).or_else(|| own(manifest, text, locked));
     }
     let after = |prefix| name.as_str().strip_prefix(prefix);
     let find = |prefix| after(prefix).and_then(|name| Distribution::try_from(name.to_owned()).ok());
@@ -79,11 +105,13 @@ fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent
         let hosted = release.components.values().filter_map(|component| component.packages.get(distribution));
         let roots = text.install.iter().chain(hosted.flat_map(|host| &host.install)).cloned().collect();
         return untrusted_of(&text.source, locked)
+            .or_else(|| made(locked, Some(Kind::Packages), Some(distribution)))
             .or_else(|| packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked));
     }
     if let Some((distribution, text)) = find("kernel-").and_then(|name| release.kernels.get_key_value(&name)) {
         let roots = text.roots().into_iter().collect();
         return untrusted_of(&text.source, locked)
+            .or_else(|| made(locked, Some(Kind::Kernel), Some(distribution)))
             .or_else(|| packages(manifest, distribution, &roots, |architecture| text.is_for(architecture), locked));
     }
     let (_, addon) = release.addons.iter().find(|(addon, _)| after("addon-") == Some(addon.as_str()))?;
@@ -94,15 +122,97 @@ fn component(manifest: &Manifest, name: &ComponentName, locked: &LockedComponent
     if let Some(image) = missing {
         return Some(format!("needs the image `{image}`, which the lock does not have"));
     }
-    locked.artifacts.iter().find_map(|(architecture, list)| {
-        let places = Placeholders { version: &addon.version, architecture: *architecture };
-        artifact(&addon.artifact.expand(&places).ok()?, *architecture, list.first()?)
+    let wrong = made(locked, Some(Kind::Addon), None);
+    wrong.or_else(|| {
+        locked.artifacts.iter().find_map(|(architecture, list)| {
+            let [only] = &list[..] else {
+                return Some(format!("has {} artifacts for {architecture} in the lock, 1 in the manifest", list.len()));
+            };
+            let places = Placeholders { version: &addon.version, architecture: *architecture };
+            match addon.artifact.expand(&places) {
+                Ok(wanted) => artifact(&wanted, *architecture, only),
+                Err(error) => Some(format!("cannot be compared: {error:#}")),
+            }
+        })
     })
 }
 
 fn untrusted_of(source: &PackageSource, locked: &LockedComponent) -> Option<String> {
     let PackageSource::RpmMd { trust, .. } = source else { return None };
     locked.artifacts.values().flatten().find_map(|artifact| untrusted(artifact, *trust))
+}
+
+/// What is wrong with what the lock says a component is.
+fn made(locked: &LockedComponent, kind: Option<Kind>, distribution: Option<&Distribution>) -> Option<String> {
+    let show =
+        |kind: Option<Kind>| kind.map_or_else(|| "nothing".to_owned(), |kind| format!("{kind:?}").to_lowercase());
+    if locked.made != kind {
+        return Some(format!("is made as {} in the lock, as {} by the manifest", show(locked.made), show(kind)));
+    }
+    let name = |distribution: Option<&Distribution>| distribution.map_or("none", Distribution::as_str).to_owned();
+    let is = locked.distribution.as_ref();
+    if is != distribution {
+        let (is, wanted) = (name(is), name(distribution));
+        return Some(format!("is for distribution {is} in the lock, {wanted} in the manifest"));
+    }
+    (kind != Some(Kind::Addon) && !locked.images.is_empty())
+        .then(|| format!("needs the image `{}`, but is no addon", locked.images[0]))
+}
+
+/// What is wrong with an image that the lock says an addon needs.
+fn image(manifest: &Manifest, lock: &Lock, locked: &LockedComponent) -> Option<String> {
+    let wrong = made(locked, Some(Kind::Container), None);
+    wrong.or_else(|| {
+        locked.artifacts.iter().find_map(|(architecture, list)| {
+            let [only] = &list[..] else {
+                return Some(format!("has {} artifacts for {architecture} in the lock, an image is one", list.len()));
+            };
+            let name = only.url.strip_prefix("image:").unwrap_or_default();
+            if !lock.component.values().any(|addon| addon.images.iter().any(|image| image == name)) {
+                return Some(format!("is `{}`, which no addon needs", only.url));
+            }
+            let parse = |text: &str| text.parse::<Reference>().ok();
+            let demanded = manifest.release.addons.values().flat_map(|addon| &addon.digests);
+            let mut demanded = demanded.filter(|(text, _)| parse(text).is_some_and(|image| image.image_name() == name));
+            let pinned = demanded.next().map(|(_, digest)| *digest);
+            let pinned = pinned.or_else(|| parse(name).and_then(|image| image.digest()));
+            digest(only, pinned).or_else(|| image_proof(only, pinned)).or_else(|| extras(only, false))
+        })
+    })
+}
+
+/// What is wrong with the digest of an entry whose digest the manifest says.
+fn digest(locked: &LockedArtifact, pinned: Option<Digest>) -> Option<String> {
+    let (pinned, is) = (pinned?, locked.sha256?);
+    (pinned != is).then(|| format!("`{}` has {is} in the lock, {pinned} in the manifest", locked.url))
+}
+
+/// What is wrong with what is said to vouch for an image.
+fn image_proof(locked: &LockedArtifact, pinned: Option<Digest>) -> Option<String> {
+    let proof = locked.proof.as_deref().filter(|_| locked.unresolved.is_none())?;
+    // The registry may have confirmed what the manifest pins.
+    let wanted = if pinned.is_some() { "manifest" } else { "registry" };
+    (proof != wanted && proof != "registry")
+        .then(|| format!("`{}` was vouched for by {proof} in the lock, by {wanted} in the manifest", locked.url))
+}
+
+/// What only packages have, or only closures.
+fn extras(locked: &LockedArtifact, packaged: bool) -> Option<String> {
+    let LockedArtifact { url, path, licence, needed_by, .. } = locked;
+    let field = [("path", path, packaged), ("licence", licence, packaged), ("needed_by", needed_by, false)];
+    let (name, value, _) = field.into_iter().find(|(_, value, may)| value.is_some() && !may)?;
+    let value = value.as_deref().unwrap_or_default();
+    Some(format!("`{url}` has {name} `{value}` in the lock, which the manifest does not say"))
+}
+
+/// What is wrong with what is said to vouch for a package: its own kind of index does.
+fn package_proof(locked: &LockedArtifact) -> Option<String> {
+    let proof = locked.proof.as_deref().filter(|_| locked.unresolved.is_none())?;
+    let scheme = |text: &str| text.split_once(':').map(|(scheme, _)| scheme.to_owned());
+    // Repositories of RPM packages may have no key; whether the manifest puts up with that is asked elsewhere.
+    let unsigned = locked.url.starts_with("rpm:") && proof.starts_with("first-use:");
+    (!unsigned && scheme(proof) != scheme(&locked.url))
+        .then(|| format!("`{}` was vouched for by {proof}, which is no index of such packages", locked.url))
 }
 
 fn own(manifest: &Manifest, text: &ComponentText, locked: &LockedComponent) -> Option<String> {
@@ -127,7 +237,10 @@ fn own(manifest: &Manifest, text: &ComponentText, locked: &LockedComponent) -> O
             return Some(format!("is {} in the lock, {} in the manifest", locked.version, text.version));
         }
         for (wanted, locked) in wanted.iter().zip(list) {
-            let wrong = wanted.expand(&places).ok().and_then(|wanted| artifact(&wanted, *architecture, locked));
+            let wrong = match wanted.expand(&places) {
+                Ok(wanted) => artifact(&wanted, *architecture, locked),
+                Err(error) => Some(format!("cannot be compared: {error:#}")),
+            };
             if wrong.is_some() {
                 return wrong;
             }
@@ -159,18 +272,24 @@ fn artifact(wanted: &Artifact, architecture: Architecture, locked: &LockedArtifa
         Source::Image { digest, .. } => *digest,
         _ => wanted.sha256.get(&architecture).copied(),
     };
-    if let (Some(pinned), Some(is)) = (pinned, locked.sha256)
-        && pinned != is
-    {
-        return Some(format!("`{url}` has {is} in the lock, {pinned} in the manifest"));
+    let packaged = matches!(wanted.source, Source::Apt { .. } | Source::Rpm { .. });
+    if let Some(wrong) = digest(locked, pinned).or_else(|| extras(locked, packaged)) {
+        return Some(wrong);
     }
     if wanted.mirrors != locked.mirrors {
-        return Some(format!("`{url}` has other mirrors in the manifest"));
+        let (is, said) = (locked.mirrors.join(", "), wanted.mirrors.join(", "));
+        return Some(format!(
+            "`{url}` has other mirrors in the manifest: `{is}` in the lock, `{said}` in the manifest"
+        ));
     }
     // An entry that is not resolved will get its proof from the manifest as it then is.
     let proof = locked.proof.as_deref().filter(|_| locked.unresolved.is_none())?;
-    if !matches!(wanted.source, Source::Url(_) | Source::File(_)) {
-        return untrusted(locked, wanted.trust);
+    match wanted.source {
+        Source::Apt { .. } | Source::Rpm { .. } => {
+            return package_proof(locked).or_else(|| untrusted(locked, wanted.trust));
+        }
+        Source::Image { .. } => return image_proof(locked, pinned),
+        Source::Url(_) | Source::File(_) => {}
     }
     let told = pinned.is_some() || wanted.sha512.contains_key(&architecture);
     let list = wanted.checksums.as_ref().map(|list| format!("checksums:{list}"));
@@ -179,7 +298,18 @@ fn artifact(wanted: &Artifact, architecture: Architecture, locked: &LockedArtifa
         "first-use" => !told && list.is_none() && wanted.trust == Trust::FirstUse,
         _ => list.as_deref() == Some(proof),
     };
-    (!good).then(|| format!("`{url}` was vouched for by {proof}, which the manifest does not say any more"))
+    if !good {
+        return Some(format!("`{url}` was vouched for by {proof}, which the manifest does not say any more"));
+    }
+    let said = wanted.sha512.get(&architecture).map(|hex| hex.to_ascii_lowercase());
+    let said = said.as_deref().map(|hex| hex.strip_prefix("sha512:").unwrap_or(hex));
+    // Upstream's list may have said more than the manifest.
+    let same = locked.sha512.as_deref() == said || (said.is_none() && list.as_deref() == Some(proof));
+    (!same).then(|| {
+        let show = |sha512: Option<&str>| sha512.unwrap_or("none").to_owned();
+        let (is, said) = (show(locked.sha512.as_deref()), show(said));
+        format!("`{url}` has SHA-512 {is} in the lock, {said} in the manifest")
+    })
 }
 
 /// What is wrong with a package of a repository without a key.
@@ -205,6 +335,18 @@ fn packages(
         let list = locked.artifacts.get(architecture).map_or(&[][..], Vec::as_slice);
         if !is_for(*architecture) && !list.is_empty() {
             return Some(format!("has packages for {architecture}, which the manifest does not want there"));
+        }
+        for entry in list {
+            if !entry.url.starts_with("apt:") && !entry.url.starts_with("rpm:") {
+                return Some(format!("has `{}`, which is no package of a distribution", entry.url));
+            }
+            if let Some(mirror) = entry.mirrors.first() {
+                return Some(format!("`{}` has the mirror `{mirror}` in the lock, none in the manifest", entry.url));
+            }
+            let wrong = package_proof(entry);
+            if wrong.is_some() {
+                return wrong;
+            }
         }
         let name = |artifact: &LockedArtifact| plain(artifact.url.split_once(':').map_or("", |(_, rest)| rest));
         let wanted: BTreeSet<String> = roots.iter().map(|root| plain(root)).collect();
@@ -367,6 +509,45 @@ amd64 = [{ url = "image:r.io/pause:1", size = 1, sha256 = "sha256:HEX", proof = 
             let wrong = found.get(&name.parse().unwrap()).unwrap_or_else(|| panic!("{to}: {found:?}"));
             assert!(wrong.contains(says), "{to}: {wrong}");
             assert_eq!(found.len(), if to == "[addon.new]" { 2 } else { 1 }, "{to}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_lock_says_beyond_the_manifest_is_found() {
+        let other = "1".repeat(64);
+        let strange = "[component.packages-evil]\nversion = \"1\"\nmade = \"packages\"\n[component.image-dns]";
+        let alone = "[component.image-evil]\nversion = \"1\"\nmade = \"container\"\namd64 = [{ url = \"image:r.io/evil:1\", size = 1, sha256 = \"sha256:HEX\", proof = \"registry\" }]\n[component.image-dns]";
+        for (from, to, name, says) in [
+            ("etcd-3.7.1\", size", "evil\", size", "etcd", "is `https://x/evil` in the lock, `https://x/etcd-3.7.1`"),
+            ("sha256:HEX\", proof = \"checksums", &format!("sha256:{other}\", proof = \"checksums"), "etcd", &other),
+            ("proof = \"checksums:https://x/SUMS\"", "proof = \"first-use\"", "etcd", "vouched for by first-use"),
+            ("\"checksums:https://x/SUMS\"", "\"manifest\", sha512 = \"ab\"", "etcd", "SHA-512 ab in the lock, none"),
+            (
+                "proof = \"checksums",
+                "mirrors = [\"https://e/\"], proof = \"checksums",
+                "etcd",
+                "`https://e/` in the lock",
+            ),
+            ("proof = \"checksums", "licence = \"MIT\", proof = \"checksums", "etcd", "licence `MIT`"),
+            ("version = \"3.7.1\"", "version = \"3.7.1\"\nmade = \"packages\"", "etcd", "made as packages"),
+            ("amd64 = [{ url = \"https://x/etcd", "arm64 = []\namd64 = [{ url = \"https://x/etcd", "etcd", "for arm64"),
+            ("proof = \"apt:x\" }]", "proof = \"manifest\" }]", "linux", "vouched for by manifest"),
+            ("proof = \"apt:x\", needed_by", "proof = \"manifest\", needed_by", "packages-debian-12", "by manifest"),
+            ("\"apt:libwrap0=1\"", "\"https://evil/x.deb\"", "packages-debian-12", "is no package"),
+            ("made = \"packages\"", "made = \"kernel\"", "packages-debian-12", "made as kernel"),
+            ("\"debian-12\"", "\"el9\"", "packages-debian-12", "distribution el9 in the lock, debian-12"),
+            ("[component.image-dns]", strange, "packages-evil", "is not in the manifest"),
+            ("[component.image-dns]", alone, "image-evil", "which no addon needs"),
+            ("proof = \"registry\"", "proof = \"manifest\"", "image-dns", "by manifest in the lock, by registry"),
+            ("made = \"container\"", "made = \"packages\"", "image-dns", "made as packages"),
+        ] {
+            let changed = LOCK.replacen(from, to, 1);
+            assert_ne!(changed, LOCK, "{from}");
+            let (manifest, lock, _home) = both(MANIFEST, &changed);
+            let found = misfits(&manifest, &lock);
+            let wrong = found.get(&name.parse().unwrap()).unwrap_or_else(|| panic!("{to}: {found:?}"));
+            assert!(wrong.contains(says), "{to}: {wrong}");
+            assert_eq!(found.len(), 1, "{to}: {found:?}");
         }
     }
 

@@ -6,6 +6,7 @@ use bundle::{Architecture, Digest};
 
 use crate::cli::FetchArgs;
 use crate::failure::Failure;
+use crate::fit;
 use crate::lock::{Lock, Resolved};
 use crate::manifest::Manifest;
 use crate::output::{Output, bytes};
@@ -15,7 +16,7 @@ use crate::session::Session;
 pub(super) fn run(args: &FetchArgs, output: &Output) -> anyhow::Result<()> {
     let manifest = Manifest::read(&args.manifest)?;
     let (lock, _) = Lock::read(&manifest.lock_path())?;
-    lock.check_fits(&manifest)?;
+    fit::check(&manifest, &lock)?;
     let mut artifacts: Vec<Resolved> = Vec::new();
     let mut images: BTreeMap<Architecture, BTreeSet<Resolved>> = BTreeMap::new();
     for (component, architecture, artifact) in

@@ -104,9 +104,13 @@ impl<'a> Resolver<'a> {
             let digests = sha256.is_none_or(|sha256| sha256 == before.sha256) && wanted512;
             before.url == url && (before.proof == proof || confirmed.as_ref() == Some(&before.proof)) && digests
         };
-        let before = self.before.iter().find(fits);
+        let before = self.before.iter().find(fits).cloned().map(|before| {
+            // One that neither the manifest nor upstream's list says any more is not carried on.
+            let said = sha512.is_some() || confirmed.as_ref() == Some(&before.proof);
+            Resolved { sha512: before.sha512.filter(|_| said), ..before }
+        });
         let known = |entry: LockedArtifact| Ok(Resolution::Known(LockedArtifact { mirrors: mirrors.clone(), ..entry }));
-        if let Some(before) = before
+        if let Some(before) = &before
             && (artifact.checksums.is_none()
                 || (self.asking == Asking::WhatIsOpen && confirmed.as_ref() == Some(&before.proof)))
         {
@@ -133,7 +137,7 @@ impl<'a> Resolver<'a> {
         if published != Checksums::default() {
             proof = confirmed.unwrap_or(proof);
         }
-        if let Some(before) = before {
+        if let Some(before) = &before {
             let same = published.sha256.is_none_or(|sha256| sha256 == before.sha256)
                 && published
                     .sha512

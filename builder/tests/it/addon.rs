@@ -210,8 +210,15 @@ fn the_layer_follows_yaml_patches_and_images_and_nothing_else() {
     shop.edit("release/demo.toml", "{{ cluster.domain }}", "{{ cluster.name }}");
     lock(&shop, &registry).success();
     assert!(fetch_and_build(&shop, &registry, "three").contains(" 1 packed anew"));
-    // A lock that somebody shortened by hand.
-    shop.write("release/demo.lock", lock_text(&shop).replace("\"registry.invalid/team/init:v1\", ", "").as_bytes());
-    let text = stderr(&shop.build("four").arg("--offline").assert().failure());
-    assert!(text.contains("the lock and the addon's objects differ in `registry.invalid/team/init:v1`"), "{text}");
+    // A lock that somebody shortened or lengthened by hand.
+    let (good, image) = (lock_text(&shop), "\"registry.invalid/team/init:v1\", ");
+    let more = format!("\"registry.invalid/team/extra:v1\", {image}");
+    for (changed, says) in [
+        ("", "image-team-init-v1 is `image:registry.invalid/team/init:v1`, which no addon needs"),
+        (&more[..], "the lock and the addon's objects differ in `registry.invalid/team/extra:v1`"),
+    ] {
+        shop.write("release/demo.lock", good.replace(image, changed).as_bytes());
+        let text = stderr(&shop.build("four").arg("--offline").assert().failure());
+        assert!(text.contains(says), "{text}");
+    }
 }

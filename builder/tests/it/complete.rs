@@ -371,6 +371,9 @@ fn with_closure(install: &str, addon: &str, dns: &str, images: &str) -> Workshop
         .replace(&before, &Digest::of(manifest.as_bytes()).to_string())
         .replace("[component.host]\nversion = \"1\"\n", made)
         .replace("component.host.", "component.packages-debian-12.");
+    let (at, rest) = lock.split_once("url = \"file:host_1_amd64.deb\"").unwrap();
+    let rest = rest.replacen("proof = \"first-use\"", "proof = \"apt:x/main/amd64\"", 1);
+    let lock = format!("{at}url = \"apt:host=1\"\npath = \"pool/host_1_amd64.deb\"{rest}");
     let addon = format!(
         "\n[component.addon-dns]\nversion = \"1\"\nmade = \"addon\"\nimages = {images}\n\n[[component.addon-dns.amd64]]\n\
          url = \"file:dns.yaml\"\nsize = {}\nsha256 = \"{}\"\nproof = \"first-use\"\n",
@@ -391,17 +394,20 @@ fn packages_and_images_that_a_lock_has_lost_are_named() {
     let pods = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"dns"},"spec":{"template":{"spec":
         {"initContainers":[{"name":"a","image":"registry.example/dns:1"}]}}}}"#;
     let images = "[\"registry.example/dns:1\"]";
-    let lost = with_closure("[\"host\", \"socat=1.7\"]", "modules = [\"ip_vs\"]", pods, images);
+    let lost = with_closure("[\"host\"]", "modules = [\"ip_vs\"]", pods, images);
     let build = lost.build("dist").assert().code(1);
     let said = stderr(&build);
     for part in [
-        "not be complete, 3 problems:",
-        "`[packages.debian-12]` needs the package `socat` on debian-12: it is neither in the closure nor in the base",
+        "not be complete, 2 problems:",
         "`addon-dns` needs the kernel module `ip_vs`, which `packages-debian-12` does not bring for 6.1",
         "addon `addon-dns` needs the image `registry.example/dns:1`, which is not in the bundle for this architecture: run `builder lock`",
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }
+
+    let lost = with_closure("[\"host\", \"socat=1.7\"]", "", settings, "[]");
+    let said = stderr(&lost.build("dist").assert().code(1));
+    assert!(said.contains("packages-debian-12 does not have `socat`, which the manifest asks for"), "{said}");
 }
 
 /// A kernel in real RPM packages: what is built in, what is in another package, and what is there.

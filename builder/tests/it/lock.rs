@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bundle::Digest;
 
 use crate::server::{Server, honest};
-use crate::workshop::{Workshop, stderr, stdout};
+use crate::workshop::{Workshop, plain, stderr, stdout};
 
 fn lock_text(workshop: &Workshop) -> String {
     fs_err::read_to_string(workshop.path("release/demo.lock")).unwrap()
@@ -66,6 +66,38 @@ fn what_changed_in_the_manifest_is_named_with_both_values() {
         .unwrap();
     assert_eq!((&result["current"], &result["manifest_changed"]), (&false.into(), &true.into()));
     assert!(result["misfits"]["tools"].as_str().unwrap().contains(&other.hex()), "{result}");
+}
+
+#[test]
+fn a_lock_that_says_more_than_the_manifest_is_refused() {
+    let workshop = Workshop::new(1000);
+    workshop.lock().success();
+    workshop.build("dist").assert().success();
+    let home = workshop.path("");
+    plain().current_dir(&home).args(["keygen", "--no-password", "--out", "k"]).assert().success();
+    plain().current_dir(&home).arg("sign").arg(workshop.bundle("dist")).args(["--key", "k.key"]).assert().success();
+    let good = lock_text(&workshop);
+    let ours = Digest::of(&fs_err::read(workshop.path("release/tool_1.0-1_amd64.deb")).unwrap());
+    let other = Digest::of(b"!<arch>\nevil content");
+    workshop.write("release/tool_1.0-1_amd64.deb", b"!<arch>\nevil content");
+    let evil = good.replace(&ours.hex(), &other.hex());
+    let more = format!("{good}\n[component.packages-evil]\nversion = \"1\"\nmade = \"packages\"\namd64 = []\n");
+    for (lock, says) in [
+        (&evil, vec!["tools `file:tool_1.0-1_amd64.deb`".to_owned(), ours.to_string(), other.to_string()]),
+        (&more, vec!["packages-evil is not in the manifest".to_owned()]),
+    ] {
+        workshop.write("release/demo.lock", lock.as_bytes());
+        let bundle = workshop.bundle("dist");
+        let mut rebuild = workshop.builder("verify");
+        rebuild.arg(&bundle).args(["--key", "k.pub", "--rebuild", "release/demo.toml"]);
+        let mut fetch = workshop.builder("fetch");
+        fetch.arg("release/demo.toml");
+        for mut command in [workshop.build("other"), fetch, rebuild] {
+            let error = stderr(&command.assert().code(1));
+            assert!(error.contains("the lock says what"), "{error}");
+            assert!(says.iter().all(|says| error.contains(says)), "{error}");
+        }
+    }
 }
 
 #[test]

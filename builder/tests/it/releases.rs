@@ -251,6 +251,28 @@ impl StandIns<'_> {
         LockedArtifact { url: format!("{url}={version}"), path, size, sha256, proof, ..LockedArtifact::default() }
     }
 
+    /// The manifest's text, with the digests of the stand-ins: a lock that says others is refused.
+    fn text(&self, shipped: &Lock, lock: &Lock) -> String {
+        let mut text = fs_err::read_to_string(&self.manifest.path).unwrap();
+        let mut replace = |from: Option<Digest>, to: Option<Digest>| {
+            if let (Some(from), Some(to)) = (from, to) {
+                text = text.replace(&from.hex(), &to.hex());
+            }
+        };
+        for (name, component) in &shipped.component {
+            let made = lock.component[name].artifacts.values().flatten();
+            for (from, to) in component.artifacts.values().flatten().zip(made) {
+                replace(from.sha256, to.sha256);
+            }
+        }
+        for (image, digest) in self.manifest.release.addons.values().flat_map(|addon| &addon.digests) {
+            let url = format!("image:{}", image.parse::<Reference>().unwrap());
+            let entry = lock.entries().find(|(_, _, entry)| entry.url == url);
+            replace(Some(*digest), entry.and_then(|(_, _, entry)| entry.sha256));
+        }
+        text
+    }
+
     /// The shipped lock, every entry of it resolved to a stand-in.
     fn lock(&self, shipped: &Lock) -> Lock {
         let mut lock = shipped.clone();
@@ -304,11 +326,13 @@ impl StandIns<'_> {
         }
         for (name, reference) in addon::component_names(&images).unwrap() {
             let (size, sha256) = self.image(&reference.to_string());
+            let mut demanded = self.manifest.release.addons.values().flat_map(|addon| addon.digests.keys());
+            let is_demanded = demanded.any(|image| image.parse::<Reference>().unwrap() == reference);
             let entry = LockedArtifact {
                 url: format!("image:{reference}"),
                 size,
                 sha256,
-                proof: Some("registry".into()),
+                proof: Some(if is_demanded { "manifest" } else { "registry" }.into()),
                 ..LockedArtifact::default()
             };
             let mut component = LockedComponent::new(addon::image_version(&reference).unwrap());
@@ -384,8 +408,12 @@ fn each_shipped_lock_builds_the_same_bundle_twice_for_both_architectures() {
         for home in &homes {
             copy(&manifests(), &home.path().join("release"));
             let stand_ins = StandIns { home: home.path(), manifest: &manifest, yard: &yard };
-            let lock = stand_ins.lock(&shipped).to_bytes().unwrap();
-            fs_err::write(home.path().join(format!("release/kubernetes-{minor}.lock")), lock).unwrap();
+            let mut lock = stand_ins.lock(&shipped);
+            let text = stand_ins.text(&shipped, &lock);
+            lock.manifest = Digest::of(text.as_bytes());
+            let path = |end: &str| home.path().join(format!("release/kubernetes-{minor}.{end}"));
+            fs_err::write(path("toml"), text).unwrap();
+            fs_err::write(path("lock"), lock.to_bytes().unwrap()).unwrap();
         }
         let path = format!("release/kubernetes-{minor}.toml");
         for architecture in BOTH {
