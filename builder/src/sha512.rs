@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::path::Path;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha512 as Hasher};
@@ -20,6 +21,13 @@ impl Sha512 {
     /// Of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Hasher::digest(bytes).into())
+    }
+
+    /// Of a file's content.
+    pub fn of_file(path: &Path) -> std::io::Result<Self> {
+        let mut hashing = Hashing::default();
+        std::io::copy(&mut fs_err::File::open(path)?, &mut hashing)?;
+        Ok(hashing.finish())
     }
 }
 

@@ -42,6 +42,7 @@ use crate::cache::{Cache, Partial, Stored};
 use crate::failure::Failure;
 use crate::output::{Output, Progress, Tally};
 use crate::parallel;
+use crate::sha512::Sha512;
 
 /// Hears of each file that is in the cache, from the thread that brought it; whether to go on is its answer.
 pub type Arrived<'a> = dyn Fn(&Fetched) -> ControlFlow<()> + Sync + 'a;
@@ -265,6 +266,15 @@ impl Network {
             }
             Stored::Missing | Stored::Damaged(_) => return Ok(None),
         };
+        if let Some(expected) = wanted.sha512 {
+            let found = Sha512::of_file(&path)?;
+            if found != expected {
+                let text = format!("`{}` is sha512:{found} in the cache, expected sha512:{expected}", wanted.name);
+                return Err(Failure::new(text)
+                    .hint("its sha256 and its sha512 are not of the same file: one is wrong")
+                    .into());
+            }
+        }
         match wanted.size {
             Some(expected) if expected != size => {
                 Err(Failure::new(format!("`{}` has {size} bytes, the lock says {expected}", wanted.name)).into())

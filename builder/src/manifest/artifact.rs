@@ -192,12 +192,19 @@ impl TryFrom<ArtifactText> for Artifact {
     }
 }
 
+/// A URL that may be shown to everybody: it goes into lock, messages and bundle.
 fn is_url(text: &str) -> Result<(), String> {
-    if ["https://", "http://", "file:///"].iter().any(|scheme| text.starts_with(scheme)) {
-        Ok(())
-    } else {
-        Err(format!("`{text}` is not an https:, http: or file: URL"))
+    let Some(rest) = ["https://", "http://", "file://"].iter().find_map(|scheme| text.strip_prefix(scheme)) else {
+        return Err(format!("`{text}` is not an https:, http: or file: URL"));
+    };
+    let server = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if server.contains('@') {
+        return Err("a URL has a user or password in it, which would end up in the lock and in the bundle".into());
     }
+    if text.starts_with("file://") != server.is_empty() {
+        return Err(format!("`{text}` is not an https:, http: or file: URL"));
+    }
+    Ok(())
 }
 
 /// A SHA-256 as people copy it: 64 lower-case hex digits.

@@ -362,6 +362,8 @@ programs = { "bin/nginx" = "/usr/sbin/nginx" }
             ("created = \"2026-11-21\"", "created = \"yesterday\"", "expected YYYY-MM-DD"),
             ("apt = \"etcd-server\"", "apt = \"x\"\nurl = \"https://x/\"", "exactly one of"),
             ("apt = \"etcd-server\"", "url = \"ftp://x/\"", "not an https:"),
+            ("apt = \"etcd-server\"", "url = \"https:///x\"", "not an https:"),
+            ("apt = \"etcd-server\"", "url = \"https://me:secret@x/y\"", "a user or password"),
             (
                 "apt = \"etcd-server\"",
                 "url = \"https://x/\"\nchecksums = \"http://x/SUMS\"",

@@ -138,17 +138,18 @@ impl<'a> Resolver<'a> {
             proof = confirmed.unwrap_or(proof);
         }
         if let Some(before) = &before {
-            let same = published.sha256.is_none_or(|sha256| sha256 == before.sha256)
-                && published
-                    .sha512
-                    .is_none_or(|sha512| before.sha512.as_ref().is_none_or(|before| *before == sha512.to_string()));
+            let listed512 = published.sha512.map(|sha512| sha512.to_string());
+            let agrees512 = listed512.is_none() || before.sha512.is_none() || listed512 == before.sha512;
+            let same = published.sha256.is_none_or(|sha256| sha256 == before.sha256) && agrees512;
+            // A list vouches for what was compared with it only.
+            let compared = published.sha256.is_some() || listed512.is_none() || before.sha512.is_some();
             let entry = LockedArtifact { proof: Some(proof.clone()), ..before.clone().into() };
-            match (same, self.asking) {
+            match (same && compared, self.asking) {
                 (true, _) => return known(entry),
+                (false, Asking::Everybody) if same => return known(before.clone().into()),
                 // Another digest than before: its size is not known, and nothing is downloaded to learn it.
                 (false, Asking::Everybody) => {
-                    let sha512 = published.sha512.map(|sha512| sha512.to_string());
-                    return known(LockedArtifact { size: None, sha256: published.sha256, sha512, ..entry });
+                    return known(LockedArtifact { size: None, sha256: published.sha256, sha512: listed512, ..entry });
                 }
                 (false, Asking::WhatIsOpen) => {}
             }

@@ -47,10 +47,12 @@ fn a_sha512_is_recorded_and_checked_when_the_file_is_downloaded() {
     assert!(text.contains(&format!("sha512 = \"{}\"", Sha512::of(&archive))), "{text}");
     assert!(text.contains(&format!("sha256 = \"{}\"", Digest::of(&archive))), "{text}");
     workshop.build("dist").assert().success();
-    // The lock says another SHA-512: that file is refused although its SHA-256 is right.
-    fs_err::remove_dir_all(workshop.path("cache")).unwrap();
+    // The lock says another SHA-512: that file is refused although its SHA-256 is right, in the cache and from outside.
     let text = text.replace(&Sha512::of(&archive).to_string(), &Sha512::of(b"another").to_string());
     workshop.write("release/demo.lock", text.as_bytes());
+    let error = stderr(&workshop.builder("fetch").arg("release/demo.toml").assert().code(1));
+    assert!(error.contains("in the cache, expected sha512:"), "{error}");
+    fs_err::remove_dir_all(workshop.path("cache")).unwrap();
     let error = stderr(&workshop.builder("fetch").arg("release/demo.toml").assert().code(1));
     assert!(error.contains("sent wrong content: expected sha512:"), "{error}");
 }
@@ -63,6 +65,20 @@ fn a_manifest_that_the_list_contradicts_is_an_error_that_shows_both() {
     let error = stderr(&workshop.lock().code(1));
     assert!(error.contains(&ours) && error.contains(&Digest::of(b"theirs").hex()), "{error}");
     assert!(error.contains("resolving component `alpha`") && error.contains("hint:"), "{error}");
+}
+
+#[test]
+fn a_list_vouches_for_what_was_compared_with_it_only() {
+    let workshop = workshop(|_| format!("{}  server.tar.gz\n", Sha512::of(b"another")), LIST);
+    let archive = fs_err::read(workshop.path("release/server.tar.gz")).unwrap();
+    let pin = format!("sha256 = {{ amd64 = \"{}\" }}", Digest::of(&archive).hex());
+    let list = format!("checksums = \"{LIST}\"");
+    // Locked by the manifest's own digest first; the list, which knows SHA-512 only, comes later and says something else.
+    workshop.edit("release/demo.toml", &list, &pin);
+    workshop.lock().success();
+    workshop.edit("release/demo.toml", &pin, &format!("{pin}\n{list}"));
+    let error = stderr(&workshop.lock().code(1));
+    assert!(error.contains("in the cache, expected sha512:"), "{error}");
 }
 
 #[test]
