@@ -23,7 +23,7 @@ const EXPECTED: [(&str, &str, &str, u64); 12] = [
     ("notes", "program", "manifest", 1),
     ("packages-debian-12", "packages", "apt", 2),
     ("packages-el9", "packages", "rpm", 2),
-    ("pause", "container", "registry", 1),
+    ("pause", "container", "manifest", 1),
     ("tell", "program", "rpm", 1),
     ("tool", "program", "checksums", 1),
     ("sbom", "program", "", 0),

@@ -161,9 +161,9 @@ impl Stage {
         fs_err::write(path("el.repo"), section("baseos") + &section("appstream"))?;
         let manifest = format!(
             "name = \"el\"\nversion = \"1\"\nsequence = 1\ncreated = \"2026-11-21\"\narchitectures = [\"amd64\"]\ndistributions = [\"el9\"]\n\
-             [packages.el9]\nrepositories = [\"baseos\", \"appstream\"]\ninstall = {ROOTS:?}\n\
-             [kernel.el9]\nrepositories = [\"baseos\", \"appstream\"]\ninstall = [\"kernel\"]\n\
-             [component.socat]\nversion = \"1.7.4.1\"\n[[component.socat.artifact]]\nrpm = \"socat\"\nrepositories = [\"appstream\"]\n\
+             [packages.el9]\ntrust = \"first-use\"\nrepositories = [\"baseos\", \"appstream\"]\ninstall = {ROOTS:?}\n\
+             [kernel.el9]\ntrust = \"first-use\"\nrepositories = [\"baseos\", \"appstream\"]\ninstall = [\"kernel\"]\n\
+             [component.socat]\nversion = \"1.7.4.1\"\n[[component.socat.artifact]]\nrpm = \"socat\"\ntrust = \"first-use\"\nrepositories = [\"appstream\"]\n\
              files = [{{ from = \"usr/bin/socat\", to = \"bin/socat\", mode = \"0755\" }}, {{ from = \"usr/bin/filan\", to = \"bin/filan\", mode = \"0755\" }},\n\
              {{ from = \"usr/bin/socat1\", to = \"bin/socat1\", mode = \"0755\" }}, {{ from = \"usr/share/doc/socat/README\", to = \"README\" }}]\n"
         );
@@ -194,7 +194,8 @@ impl Stage {
         let lock: toml::Value = toml::from_str(&lock)?;
         let entries = lock["component"][component]["amd64"].as_array().context("no closure")?;
         let place = |entry: &toml::Value| -> Result<PathBuf> {
-            let repository = entry["proof"].as_str().and_then(|proof| proof.strip_prefix("rpm:")?.split('/').next());
+            let repository =
+                entry["proof"].as_str().and_then(|proof| proof.strip_prefix("first-use:")?.split('/').next());
             Ok(self.path("web").join(repository.context("no proof")?).join(entry["path"].as_str().context("no path")?))
         };
         entries.iter().map(place).collect()
