@@ -1,9 +1,13 @@
 //! The command line, apart from all logic.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bundle::component::Role;
 use clap::{Args, Parser, Subcommand};
+
+pub mod cluster;
+pub mod joining;
 
 /// Turns this host into a Kubernetes node from one signed bundle.
 ///
@@ -35,7 +39,29 @@ pub enum Command {
     /// Show what runs on this host
     Status(Format),
     /// Go on with an installation that waits or was interrupted
-    Resume(Format),
+    Resume(cluster::Refresh),
+    /// Compare this host with the cluster's present config and put right what differs (certificates too); needs no bundle
+    Refresh(cluster::Refresh),
+    /// Make a new cluster's secrets before its first host
+    #[command(subcommand)]
+    Secrets(joining::Secrets),
+    /// Make the file with which a node joins (on a master)
+    JoinFile(joining::JoinFile),
+    /// List and revoke bootstrap tokens (on a master)
+    #[command(subcommand)]
+    Token(joining::Token),
+    /// Add, remove, replace nodes, or tell of another address (on a master)
+    #[command(subcommand)]
+    Node(cluster::Node),
+    /// Begin, check and show a cluster config
+    #[command(subcommand)]
+    Config(cluster::Config),
+    /// Ask from this host whether the cluster works: API, etcd, nodes, pods, services, DNS, clocks, certificates
+    Check(cluster::CheckCluster),
+    /// Make a short-lived kubeconfig for a person (on a master)
+    Kubeconfig(cluster::Kubeconfig),
+    /// Take Sealift and everything it put here off this host
+    Reset(cluster::Reset),
     /// Keep nginx's backends, routes and the CNI configuration right (a service on every node)
     #[command(hide = true)]
     Agent,
@@ -75,8 +101,8 @@ pub struct Source {
 /// Arguments of `install` and `plan`. Without nested groups: clap fills an optional group only from its own fields.
 #[derive(Clone, Debug, Args)]
 pub struct Install {
-    /// What this host is for: master, worker, etcd; several separated by commas
-    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', required = true, value_parser = role)]
+    /// What this host is for: master, worker, etcd; several separated by commas (as the cluster config says otherwise)
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = role)]
     pub roles: Vec<Role>,
 
     /// The bundle; `-` reads it from stdin
@@ -87,9 +113,33 @@ pub struct Install {
     #[arg(long = "key", value_name = "FILE")]
     pub keys: Vec<PathBuf>,
 
-    /// The cluster: its networks and nodes
+    /// The cluster: its networks and nodes (from the join file, or as this host knows it, otherwise)
     #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
+
+    /// The join file of this host, from `installer secrets create` or `installer join-file` on a master
+    #[arg(long, value_name = "FILE")]
+    pub join: Option<PathBuf>,
+
+    /// Open the join file with the passphrase in the first line of this file (asked for on the terminal otherwise)
+    #[arg(long, value_name = "FILE", requires = "join", conflicts_with = "identity")]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// Open the join file with this age identity file (`age-keygen`)
+    #[arg(long, value_name = "FILE", requires = "join")]
+    pub identity: Option<PathBuf>,
+
+    /// The cluster's authority, `sha256:…` as `join-file --plain` prints it: compulsory with a plain join file
+    #[arg(long, value_name = "PIN", requires = "join")]
+    pub ca_pin: Option<String>,
+
+    /// Found a new cluster here, although this host is not the first master of the config
+    #[arg(long, conflicts_with = "join")]
+    pub init: bool,
+
+    /// How long to wait for other hosts before ending with exit code 6; this host then goes on by itself in the background
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = lifetime)]
+    pub wait: Duration,
 
     /// Accept an older bundle, or one of another release line; the reason is recorded
     #[arg(long, value_name = "REASON")]
@@ -108,6 +158,16 @@ impl Install {
     /// The bundle and the keys.
     pub fn source(&self) -> Source {
         Source { bundle: self.bundle.clone(), keys: self.keys.clone() }
+    }
+
+    /// What this host joins with.
+    pub fn join_source(&self) -> joining::JoinSource {
+        joining::JoinSource {
+            join: self.join.clone(),
+            passphrase_file: self.passphrase_file.clone(),
+            identity: self.identity.clone(),
+            ca_pin: self.ca_pin.clone(),
+        }
     }
 }
 
@@ -130,6 +190,21 @@ fn role(text: &str) -> Result<Role, String> {
         "etcd" => Ok(Role::Etcd),
         other => Err(format!("`{other}` is not a role: expected master, worker or etcd")),
     }
+}
+
+/// A time such as `30s`, `90m`, `24h`, `3d`.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time: expected a number with s, m, h or d, such as `24h`");
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod ensure;
 pub mod etcd;
+pub mod founding;
 pub mod rbac;
 pub mod record;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::host::Host;
 use crate::kubeapi::{Client, Credentials};
 use crate::pki::{self, Authority, AuthorityName, Inspection, Secret, files, kubeconfig};
 
+pub use founding::Founding;
 pub use record::Record;
 
 /// A client with every right, for the step that sets up RBAC. Its certificate is signed on the spot by the authority on

@@ -1,6 +1,7 @@
 //! What every step gets to see: the host, the wanted state, and a way to say what happens.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bundle::{Component, Digest, Image};
 
@@ -9,6 +10,7 @@ use crate::event::{Event, Events};
 use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::Host;
+use crate::join::Join;
 use crate::share::Share;
 
 mod variables;
@@ -49,6 +51,12 @@ pub struct Context<'a> {
     pub desired: &'a Generation,
     /// Digest of the installer at work: its long-running modes are started from the copy of that name.
     pub installer: Digest,
+    /// The opened join file, when this run was given one.
+    pub join: Option<&'a Join>,
+    /// Whether the operator said `--init`: found a new cluster here.
+    pub init: bool,
+    /// How long the run waits for other hosts before it ends with exit code 6.
+    pub patience: Duration,
     /// Name of the step at work, for events.
     pub step: &'a str,
 }

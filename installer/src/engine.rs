@@ -36,6 +36,9 @@ pub fn stop_on_signals() -> Result<()> {
     Ok(())
 }
 
+/// How often a step that waits for another host is asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How a run of steps went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -149,29 +152,58 @@ enum End {
     Waiting(String, usize),
 }
 
-fn run_step(step: &dyn Step, context: &Context<'_>, record: Option<&mut Record<'_>>) -> Result<End> {
-    let changes = match step.check(context)? {
+fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Record<'_>>) -> Result<End> {
+    let mut changes = match patient_check(step, context)?.0 {
         Check::Done => return Ok(End::Unchanged),
         Check::Kept(reason) => return Ok(End::Kept(reason)),
         Check::Skipped(reason) => return Ok(End::Skipped(reason)),
-        Check::Waiting(reason) => return Ok(End::Waiting(reason, 0)),
+        Check::Waiting(reason) => {
+            // On record even without a change: there is something to resume.
+            record.map(Record::begin).transpose()?;
+            return Ok(End::Waiting(reason, 0));
+        }
         Check::Needed(changes) => changes,
     };
-    if let Some(record) = record {
-        record.begin()?;
-        record.journal.capture(step.name(), &step.touches(context)?)?;
-        record.journal.applying(step.name())?;
-    }
-    let count = changes.len();
-    context.events.emit(&Event::StepChanges { step: step.name().to_owned(), changes });
-    step.apply(context)?;
-    match step.check(context).context("checking the result")? {
-        Check::Done | Check::Kept(_) | Check::Skipped(_) => Ok(End::Applied(count)),
-        Check::Waiting(reason) => Ok(End::Waiting(reason, count)),
-        Check::Needed(left) => {
-            let left: Vec<String> = left.into_iter().map(|change| change.0).collect();
-            bail!("was applied, and still needed afterwards: {}", left.join("; "))
+    let mut count = 0;
+    loop {
+        if let Some(record) = record.as_deref_mut() {
+            record.begin()?;
+            record.journal.capture(step.name(), &step.touches(context)?)?;
+            record.journal.applying(step.name())?;
         }
+        count += changes.len();
+        context.events.emit(&Event::StepChanges { step: step.name().to_owned(), changes });
+        step.apply(context)?;
+        let (check, waited) = patient_check(step, context).context("checking the result")?;
+        changes = match check {
+            Check::Done | Check::Kept(_) | Check::Skipped(_) => return Ok(End::Applied(count)),
+            Check::Waiting(reason) => return Ok(End::Waiting(reason, count)),
+            // What another host did in the meantime may ask for more here (a learner that has caught up is promoted).
+            Check::Needed(left) if waited => left,
+            Check::Needed(left) => {
+                let left: Vec<String> = left.into_iter().map(|change| change.0).collect();
+                bail!("was applied, and still needed afterwards: {}", left.join("; "))
+            }
+        };
+    }
+}
+
+/// A check; while another host has to act first it is asked again, until the run's patience ends. Also says whether it
+/// had to wait.
+fn patient_check(step: &dyn Step, context: &Context<'_>) -> Result<(Check, bool)> {
+    let start = context.host.monotonic();
+    let mut said = String::new();
+    loop {
+        let check = step.check(context)?;
+        let Check::Waiting(reason) = &check else { return Ok((check, !said.is_empty())) };
+        if interrupted() || context.host.monotonic().saturating_sub(start) >= context.patience {
+            return Ok((check, true));
+        }
+        if *reason != said {
+            context.note(format!("waiting: {reason}"));
+            said.clone_from(reason);
+        }
+        context.host.pause(LOOK_AGAIN);
     }
 }
 

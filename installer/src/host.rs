@@ -130,7 +130,7 @@ impl Host {
     }
 
     /// Lets time pass between two looks at a condition.
-    fn pause(&self, duration: Duration) {
+    pub fn pause(&self, duration: Duration) {
         match &self.fake {
             Some(fake) => fake.advance(duration),
             None => std::thread::sleep(duration),

@@ -15,6 +15,7 @@ pub mod event;
 pub mod facts;
 pub mod generation;
 pub mod host;
+pub mod join;
 pub mod journal;
 pub mod kubeapi;
 pub mod lock;

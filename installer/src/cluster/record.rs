@@ -49,6 +49,11 @@ impl Record {
         Ok(Self { config, generation, tokens, text: text.to_owned() })
     }
 
+    /// The config's text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The ConfigMap object.
     pub fn object(&self) -> Result<Value> {
         let data = serde_json::to_value(self.stored()?).context("writing the cluster record")?;

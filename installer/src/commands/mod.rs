@@ -5,23 +5,43 @@ use clap::CommandFactory as _;
 
 use crate::agent;
 use crate::approver;
+use crate::cli::cluster::{Config, Node};
+use crate::cli::joining::Token;
 use crate::cli::{Cli, Command, Format};
 use crate::host::Host;
 use crate::output::Output;
 use crate::plan::Steps;
 use crate::report::Exit;
 
+mod check;
+mod config;
 mod install;
+mod join_file;
+mod kubeconfig;
+mod node;
 mod plan;
 mod prepare;
+mod refresh;
+mod reset;
 mod resume;
+mod secrets;
 mod status;
+mod token;
 mod verify;
 
+pub use check::check;
+pub use config::config;
 pub use install::install;
+pub use join_file::join_file;
+pub use kubeconfig::kubeconfig;
+pub use node::node;
 pub use plan::plan;
+pub use refresh::refresh;
+pub use reset::reset;
 pub use resume::resume;
+pub use secrets::secrets;
 pub use status::status;
+pub use token::token;
 pub use verify::verify;
 
 /// The form of output a command line asks for.
@@ -29,7 +49,15 @@ pub fn format(cli: &Cli) -> Format {
     match &cli.command {
         Some(Command::Install(install) | Command::Plan(install)) => Format { json: install.json },
         Some(Command::Verify(verify)) => verify.format,
-        Some(Command::Status(format) | Command::Resume(format)) => *format,
+        Some(Command::Resume(refresh) | Command::Refresh(refresh)) => refresh.format,
+        Some(Command::Check(check)) => check.format,
+        Some(Command::Reset(reset)) => reset.format,
+        Some(
+            Command::Status(format)
+            | Command::Token(Token::List(format))
+            | Command::Node(Node::List(format))
+            | Command::Config(Config::Check { format, .. } | Config::Show(format)),
+        ) => *format,
         Some(_) => Format { json: false },
         None => cli.install.as_ref().map_or(Format { json: false }, |install| Format { json: install.json }),
     }
@@ -45,7 +73,16 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit> {
         (Some(Command::Plan(arguments)), _) => plan(&host, &arguments, output, &Steps::of),
         (Some(Command::Verify(arguments)), _) => verify(&host, &arguments, output),
         (Some(Command::Status(_)), _) => status(&host, output),
-        (Some(Command::Resume(_)), _) => resume(&host, output, &Steps::of),
+        (Some(Command::Resume(arguments)), _) => resume(&host, &arguments, output, &Steps::of),
+        (Some(Command::Refresh(arguments)), _) => refresh(&host, &arguments, output, &Steps::of),
+        (Some(Command::Secrets(arguments)), _) => secrets(&host, &arguments, output),
+        (Some(Command::JoinFile(arguments)), _) => join_file(&host, &arguments, output),
+        (Some(Command::Token(arguments)), _) => token(&host, &arguments, output),
+        (Some(Command::Node(arguments)), _) => node(&host, &arguments, output),
+        (Some(Command::Config(arguments)), _) => config(&host, &arguments, output),
+        (Some(Command::Check(arguments)), _) => check(&host, &arguments, output),
+        (Some(Command::Kubeconfig(arguments)), _) => kubeconfig(&host, &arguments, output),
+        (Some(Command::Reset(arguments)), _) => reset(&host, &arguments, output),
         (Some(Command::Agent), _) => agent::run(&host, output).map(|()| Exit::Done),
         (Some(Command::Approver), _) => approver::run(&host, output).map(|()| Exit::Done),
         (Some(Command::Completions { shell }), _) => {

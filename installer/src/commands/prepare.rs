@@ -4,17 +4,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
 
+use crate::agent::RECORD;
 use crate::cli::{Install, Source};
+use crate::cluster::Record;
 use crate::config::{ClusterConfig, Node, Roles};
-use crate::context::{Context, variables};
+use crate::context::{Context, ETC, variables};
 use crate::event::Events;
 use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::Host;
+use crate::join::{self, Join};
 use crate::journal::{Inputs, Journal};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
@@ -63,10 +67,30 @@ pub(super) struct Prepared {
     components: Vec<Component>,
     pub(super) desired: Generation,
     pub(super) installer: Digest,
+    join: Option<Join>,
+    init: bool,
+    patience: Duration,
     /// Title of the bundle, for people.
     pub(super) title: String,
     /// Digest of its index.
     index: Digest,
+}
+
+/// What a run is asked for, apart from the bundle.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The cluster config.
+    pub(super) config: ClusterConfig,
+    /// Its text.
+    pub(super) text: String,
+    /// The roles; those that the config gives this node when not named.
+    pub(super) roles: Option<Roles>,
+    /// The opened join file.
+    pub(super) join: Option<Join>,
+    /// Found a new cluster here.
+    pub(super) init: bool,
+    /// How long to wait for other hosts.
+    pub(super) patience: Duration,
 }
 
 /// Where a wanted state comes from.
@@ -78,14 +102,45 @@ pub(super) struct Origin {
     pub(super) index: Digest,
 }
 
+impl Asked {
+    /// From the arguments of `install` and `plan`. The config is the one given, else that of the join file, else what this
+    /// host knows of its cluster.
+    fn from_arguments(host: &Host, arguments: &Install) -> Result<Self> {
+        let join = join::open(host, &arguments.join_source())?;
+        let (text, path) = match (&arguments.config, &join) {
+            (Some(path), _) => {
+                let path = absolute(path)?;
+                let missing = || format!("`{}` does not exist", path.display());
+                let text = host.read_text(&path).and_then(|text| text.with_context(missing)).exit(Exit::Usage)?;
+                (text, path)
+            }
+            (None, Some(join)) => (join.config.clone(), PathBuf::from("the join file")),
+            (None, None) => known_config(host)?
+                .context("there is no cluster config")
+                .exit(Exit::Usage)
+                .hint("give it with `--config cluster.toml`, or with `--join FILE`, which has one inside")?,
+        };
+        let config = ClusterConfig::parse(&text, &path).exit(Exit::Usage)?;
+        let roles = &arguments.roles;
+        let roles = (!roles.is_empty()).then(|| Roles::new(roles.iter().copied()));
+        Ok(Self { config, text, roles, join, init: arguments.init, patience: arguments.wait })
+    }
+}
+
+/// The config as this host last heard of it, and where that is: the agent's copy of the cluster's record, else the seed it
+/// was installed with.
+pub(super) fn known_config(host: &Host) -> Result<Option<(String, PathBuf)>> {
+    if let Some(record) = Record::cached(host, Path::new(RECORD))? {
+        return Ok(Some((record.text().to_owned(), PathBuf::from(RECORD))));
+    }
+    let seed = Path::new(ETC).join("cluster.toml");
+    Ok(host.read_text(&seed)?.map(|text| (text, seed)))
+}
+
 impl Prepared {
     /// From the arguments of `install` and `plan`.
     pub(super) fn from_arguments(host: &Host, arguments: &Install) -> Result<(Self, Opened, Acceptance)> {
-        let path = absolute(&arguments.config)?;
-        let missing = || format!("`{}` does not exist", path.display());
-        let text = host.read_text(&path).and_then(|text| text.with_context(missing)).exit(Exit::Usage)?;
-        let config = ClusterConfig::parse(&text, &path).exit(Exit::Usage)?;
-
+        let asked = Asked::from_arguments(host, arguments)?;
         let opened = open(host, &arguments.source())?;
         let release = opened.stream.release().clone();
         let accepted = Accepted::read(host)?;
@@ -94,31 +149,42 @@ impl Prepared {
 
         let facts = Facts::gather(host)?;
         trust::require_architecture(&release, facts.architecture)?;
-        let roles = Roles::new(arguments.roles.iter().copied());
         let images = opened.stream.images().to_vec();
         let origin = Origin { title: title(&release), index: opened.stream.index_digest() };
-        let prepared = Self::new(host, config, text, roles, facts, images, origin)?;
+        let prepared = Self::new(host, asked, facts, images, origin)?;
         Ok((prepared, opened, acceptance))
     }
 
     /// From what a host already has.
-    pub(super) fn new(
-        host: &Host,
-        config: ClusterConfig,
-        config_text: String,
-        roles: Roles,
-        facts: Facts,
-        images: Vec<Image>,
-        origin: Origin,
-    ) -> Result<Self> {
+    pub(super) fn new(host: &Host, asked: Asked, facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
+        let Asked { config, text: config_text, roles, join, init, patience } = asked;
         let Origin { title, index } = origin;
-        let node = this_node(&config, &facts, &roles)?.clone();
+        let node = this_node(&config, &facts)?.clone();
+        let roles = match roles {
+            Some(roles) => fitting(roles, &node)?,
+            None => node.roles.clone(),
+        };
         let share = Share { roles: &roles, distribution: &facts.os.distribution };
         let desired = Generation::render(index, &images, share, &variables(&config, &node, &facts, &images))
             .context("rendering the configuration of this host")?;
         let components = images.iter().map(|image| image.component.clone()).collect();
         let installer = running_program(host)?;
-        Ok(Self { config, config_text, node, roles, facts, images, components, desired, installer, title, index })
+        Ok(Self {
+            config,
+            config_text,
+            node,
+            roles,
+            facts,
+            images,
+            components,
+            desired,
+            installer,
+            join,
+            init,
+            patience,
+            title,
+            index,
+        })
     }
 
     /// The view that steps get.
@@ -134,6 +200,9 @@ impl Prepared {
             images: &self.images,
             desired: &self.desired,
             installer: self.installer,
+            join: self.join.as_ref(),
+            init: self.init,
+            patience: self.patience,
             step: "",
         }
     }
@@ -153,11 +222,11 @@ fn title(release: &Release) -> String {
     format!("{} {} ({})", release.name, release.version, release.architecture)
 }
 
-/// This host in the config, by its addresses; the roles asked for must be among those written there.
-fn this_node<'a>(config: &'a ClusterConfig, facts: &Facts, roles: &Roles) -> Result<&'a Node> {
+/// This host in the config, by its addresses.
+fn this_node<'a>(config: &'a ClusterConfig, facts: &Facts) -> Result<&'a Node> {
     let addresses = facts.addresses();
     let list = |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(", ");
-    let node = config
+    config
         .node_at(&addresses)
         .ok_or_else(|| {
             let own = list(&mut addresses.iter().map(ToString::to_string));
@@ -165,15 +234,17 @@ fn this_node<'a>(config: &'a ClusterConfig, facts: &Facts, roles: &Roles) -> Res
             anyhow!("no node of the cluster config has an address of this host (it has {own}; the config has {known})")
         })
         .exit(Exit::Preflight)
-        .hint("give this host a `[[node]]` with one of its addresses, or the host the address that is written there")?;
-    if !roles.is_subset(&node.roles) {
-        let error: Result<()> =
-            Err(anyhow!("`--role {roles}` does not fit: node `{}` has the roles {}", node.name, node.roles));
-        error
-            .exit(Exit::Usage)
-            .hint("the cluster config says what each host is for; correct it or the command line")?;
+        .hint("give this host a `[[node]]` with one of its addresses, or the host the address that is written there")
+}
+
+/// The roles asked for must be among those of the node.
+fn fitting(roles: Roles, node: &Node) -> Result<Roles> {
+    if roles.is_subset(&node.roles) {
+        return Ok(roles);
     }
-    Ok(node)
+    Err(anyhow!("`--role {roles}` does not fit: node `{}` has the roles {}", node.name, node.roles))
+        .exit(Exit::Usage)
+        .hint("the cluster config says what each host is for; correct it or the command line, or leave `--role` out")
 }
 
 /// Refuses to go on with other inputs than those of a pending run, unless it is to be given up.

@@ -7,7 +7,8 @@ use bundle::Image;
 use bundle::component::Role;
 
 use super::install::{finish, require_root};
-use super::prepare::{Origin, Prepared};
+use super::prepare::{Asked, Origin, Prepared};
+use crate::cli::cluster::Refresh;
 use crate::config::{ClusterConfig, Roles, role_name};
 use crate::engine::{self, Numbering, Record, Summary};
 use crate::event::{Event, Events as _, Fan, Log};
@@ -23,7 +24,7 @@ use crate::report::Explain as _;
 use crate::store::{Footprint, Program, Store};
 
 /// Runs the steps of the pending run again; each step's own check decides what is left to do.
-pub fn resume(host: &Host, output: &Output, steps: StepsOf) -> Result<Exit> {
+pub fn resume(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
     engine::stop_on_signals()?;
     let start = host.monotonic();
@@ -44,7 +45,15 @@ pub fn resume(host: &Host, output: &Output, steps: StepsOf) -> Result<Exit> {
     let roles = parse_roles(&pending.inputs.roles)?;
     let facts = Facts::gather(host)?;
     let origin = Origin { title: "the pending run".to_owned(), index: pending.inputs.index };
-    let prepared = Prepared::new(host, config, pending.config.clone(), roles, facts, images, origin)?;
+    let asked = Asked {
+        config,
+        text: pending.config.clone(),
+        roles: Some(roles),
+        join: None,
+        init: false,
+        patience: arguments.patience.wait,
+    };
+    let prepared = Prepared::new(host, asked, facts, images, origin)?;
     journal.require(&prepared.inputs())?;
 
     let switch = Switch { acceptance: None, config: prepared.config_text.clone() };

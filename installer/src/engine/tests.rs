@@ -75,6 +75,9 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         images: &[],
         desired: &desired,
         installer: Digest::of(b"x"),
+        join: None,
+        init: false,
+        patience: std::time::Duration::from_secs(5),
         step: "",
     };
     let log = Log::new(&host);

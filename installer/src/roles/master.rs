@@ -2,7 +2,7 @@
 
 use crate::step::Step;
 use crate::steps::{
-    approver, bootstrap, command_line, containerd, etcd, images, kube_apiserver, kube_controller_manager,
+    addons, approver, bootstrap, command_line, containerd, etcd, images, kube_apiserver, kube_controller_manager,
     kube_scheduler,
 };
 
@@ -20,5 +20,6 @@ pub(super) fn steps() -> Vec<Box<dyn Step>> {
         Box::new(command_line::CommandLine),
     ];
     steps.extend(super::worker::steps());
+    steps.push(Box::new(addons::Addons));
     steps
 }

@@ -21,10 +21,11 @@ pub fn preflight() -> Box<dyn Step> {
 /// All steps that follow the store, for a host with these roles.
 pub fn steps(roles: &Roles) -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = vec![
+        // First: what a join file holds is then on the host, and the run can be resumed without it.
+        Box::new(pki::Pki),
         Box::new(os_packages::OsPackages),
         Box::new(kernel::Kernel),
         Box::new(host_settings::HostSettings),
-        Box::new(pki::Pki),
     ];
     for role in [Role::Etcd, Role::Master, Role::Worker] {
         if !roles.contains(role) {

@@ -1,7 +1,7 @@
 //! A node: container runtime, apiserver proxy, kubelet, kube-proxy, pod network. Masters are nodes too.
 
 use crate::step::Step;
-use crate::steps::{command_line, containerd, images, kube_proxy, kubelet, network, proxy};
+use crate::steps::{command_line, containerd, images, join, kube_proxy, kubelet, network, proxy};
 
 /// Its steps.
 pub(super) fn steps() -> Vec<Box<dyn Step>> {
@@ -9,6 +9,7 @@ pub(super) fn steps() -> Vec<Box<dyn Step>> {
         Box::new(containerd::step()),
         Box::new(images::Images),
         Box::new(command_line::CommandLine),
+        Box::new(join::Join),
         Box::new(proxy::Proxy),
         Box::new(kubelet::step()),
         Box::new(kube_proxy::step()),

@@ -95,7 +95,7 @@ impl Step for Health {
                     .into_iter()
                     .filter(|row| !row.is_good())
                     .map(|row| match row.state {
-                        Readiness::NotYet(reason) => format!("{}: {reason}", row.name),
+                        Readiness::NotYet(reason) | Readiness::Waiting(reason) => format!("{}: {reason}", row.name),
                         Readiness::Ready => row.name.to_owned(),
                     })
                     .collect();

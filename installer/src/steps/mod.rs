@@ -1,5 +1,6 @@
 //! The steps of a host, one file each; `roles` puts them in order.
 
+pub mod addons;
 pub mod api;
 pub mod approver;
 pub mod bootstrap;
@@ -10,6 +11,7 @@ pub mod file;
 pub mod health;
 pub mod host_settings;
 pub mod images;
+pub mod join;
 pub mod kernel;
 pub mod kube_apiserver;
 pub mod kube_controller_manager;

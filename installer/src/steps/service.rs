@@ -24,6 +24,8 @@ pub enum Readiness {
     Ready,
     /// Not yet, for this reason.
     NotYet(String),
+    /// This host has done its part; another host has to act first.
+    Waiting(String),
 }
 
 /// Asks a component whether it does its work. An error counts as "not yet": right after a start nothing listens.
@@ -161,13 +163,18 @@ impl Service {
         let waited = host.wait_for(&format!("{} to be ready", self.unit), self.deadline, EVERY, || {
             let state = UnitState::read(host, self.unit)?;
             if !state.is_active() {
-                return Ok(Err(format!("the unit is {}", state.describe())));
+                // A `Type=notify` unit that needs others stays `activating` until they are there.
+                return Ok(match self.readiness(context) {
+                    Readiness::Waiting(_) if state.is_starting() => Ok(()),
+                    _ => Err(format!("the unit is {}", state.describe())),
+                });
             }
             if self.is_stale(context)? {
                 return Ok(Err("the unit has not been restarted yet".to_owned()));
             }
+            // What waits for another host is not waited for here: the next check says so, and the engine has the patience.
             Ok(match self.readiness(context) {
-                Readiness::Ready => Ok(()),
+                Readiness::Ready | Readiness::Waiting(_) => Ok(()),
                 Readiness::NotYet(reason) => Err(reason),
             })
         });
@@ -211,6 +218,7 @@ impl Step for Service {
         }
         Ok(match self.readiness(context) {
             Readiness::Ready => Check::Done,
+            Readiness::Waiting(reason) => Check::Waiting(reason),
             Readiness::NotYet(reason) => {
                 // Waiting changes nothing on the host, so it is said, but not counted as a change.
                 context.note(format!("runs, but is not ready yet: {reason}"));

@@ -129,6 +129,9 @@ impl Bed {
             images: &self.images,
             desired: &self.desired,
             installer: Digest::of(b"installer"),
+            join: None,
+            init: false,
+            patience: std::time::Duration::ZERO,
             step: "test",
         }
     }

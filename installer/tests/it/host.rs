@@ -55,7 +55,13 @@ impl Bed {
             roles: vec![bundle::component::Role::Master],
             bundle: "/media/x.bundle".into(),
             keys: vec!["/media/fake.pub".into()],
-            config: "/media/cluster.toml".into(),
+            config: Some("/media/cluster.toml".into()),
+            join: None,
+            passphrase_file: None,
+            identity: None,
+            ca_pin: None,
+            init: false,
+            wait: std::time::Duration::ZERO,
             allow_downgrade: None,
             abandon: false,
             json: false,
@@ -76,7 +82,10 @@ impl Bed {
     }
 
     pub(crate) fn resume(&self) -> anyhow::Result<Exit> {
-        commands::resume(&self.host, &Output::silent(), &tiny)
+        let patience = installer::cli::cluster::Patience { wait: std::time::Duration::ZERO };
+        let format = installer::cli::Format { json: false };
+        let arguments = installer::cli::cluster::Refresh { patience, format };
+        commands::resume(&self.host, &arguments, &Output::silent(), &tiny)
     }
 
     /// Exit code, whatever happens.
