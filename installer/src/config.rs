@@ -14,8 +14,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 mod check;
+pub mod network;
 
 pub use check::ConfigError;
+pub use network::{Network, Plugin, ProxyMode};
 
 /// The roles of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub struct ClusterConfig {
     pub nodes: Vec<Node>,
     /// `[etcd]`.
     pub etcd: Etcd,
+    /// `[network]`.
+    pub network: Network,
     /// `[kernel]`.
     pub kernel: Kernel,
     /// `[certificates]`.
@@ -120,6 +124,8 @@ pub struct Node {
     pub name: String,
     /// Its numeric address, by which it is known to all others.
     pub address: IpAddr,
+    /// The interface that must carry the address, where the config says one.
+    pub interface: Option<String>,
     /// What it is for.
     pub roles: Roles,
 }

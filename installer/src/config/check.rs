@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Certificates, Cluster, ClusterConfig, Etcd, Kernel, Node, Roles};
+use super::{Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, network};
 
 /// What is wrong in a `cluster.toml`, with the line it is in.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,8 @@ struct RawConfig {
     node: Spanned<Vec<RawNode>>,
     #[serde(default)]
     etcd: Option<Spanned<Etcd>>,
+    #[serde(default)]
+    network: Network,
     #[serde(default)]
     kernel: Kernel,
     #[serde(default)]
@@ -52,11 +54,12 @@ struct RawCluster {
 struct RawNode {
     name: Spanned<String>,
     address: Spanned<IpAddr>,
+    interface: Option<Spanned<String>>,
     roles: Spanned<Vec<Role>>,
 }
 
 /// Something wrong at a place of the text.
-struct Wrong(Range<usize>, String);
+pub(super) struct Wrong(pub(super) Range<usize>, pub(super) String);
 
 impl ClusterConfig {
     /// Reads the text of a `cluster.toml`; `path` is only for messages.
@@ -92,7 +95,8 @@ fn check(mut raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrong> {
     let nodes = check_nodes(raw.node, &cluster)?;
     let etcd = raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd)?;
     let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates)?;
-    Ok(ClusterConfig { cluster, api_names, api_addresses, nodes, etcd, kernel: raw.kernel, certificates, digest })
+    let (network, kernel) = (raw.network, raw.kernel);
+    Ok(ClusterConfig { cluster, api_names, api_addresses, nodes, etcd, network, kernel, certificates, digest })
 }
 
 fn check_cluster(raw: RawCluster) -> Result<Cluster, Wrong> {
@@ -212,7 +216,8 @@ fn check_nodes(raw: Spanned<Vec<RawNode>>, cluster: &Cluster) -> Result<Vec<Node
         if roles.is_empty() || roles.iter().count() != given.len() {
             return Err(Wrong(roles_span, "a node needs at least one role, each named once".to_owned()));
         }
-        nodes.push(Node { name: raw.name.into_inner(), address, roles });
+        let interface = network::interface(raw.interface)?;
+        nodes.push(Node { name: raw.name.into_inner(), address, interface, roles });
     }
     if !nodes.iter().any(|node| node.roles.master()) {
         return Err(Wrong(list_span, "no node has the role `master`".to_owned()));
