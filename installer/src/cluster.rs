@@ -1,11 +1,14 @@
 //! What the cluster itself holds of Sealift: the objects of bootstrap RBAC, and the record of the cluster's config.
 //!
-//! [`rbac`] says which objects there are, [`ensure`] makes the cluster hold them, [`record`] is the ConfigMap that is the
-//! truth about the cluster after bootstrap. Who acts before any permission exists is [`administrator`].
+//! [`rbac`] says which objects there are, [`ensure`] makes the cluster hold them, [`bootstrap`] brings it all together,
+//! [`record`] is the ConfigMap that is the truth about the cluster after bootstrap. Who acts before any permission exists is
+//! [`administrator`].
 
+pub mod bootstrap;
 pub mod ensure;
 pub mod etcd;
 pub mod founding;
+pub mod known;
 pub mod rbac;
 pub mod record;
 #[cfg(test)]
@@ -14,14 +17,14 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
-
 use crate::host::Host;
 use crate::kubeapi::{Client, Credentials};
-use crate::pki::{self, Authority, AuthorityName, Inspection, Secret, files, kubeconfig};
+use crate::pki::{self, Authority, AuthorityName, Secret, files, kubeconfig};
+use anyhow::{Context as _, Result};
 
+pub use bootstrap::Contribution;
 pub use founding::Founding;
+pub use known::{Known, administrator_anywhere};
 pub use record::Record;
 
 /// A client with every right, for the step that sets up RBAC. Its certificate is signed on the spot by the authority on
@@ -34,23 +37,6 @@ pub fn administrator(host: &Host, wanted: &files::Wanted) -> Result<Client<'stat
     let pair = Authority::load(&certificate, &key)?.issue(&wanted.subject.bootstrap_admin(), host.now())?;
     let address = server_address(&wanted.own_apiserver)?;
     Ok(Client::new(address, &certificate, Credentials::Memory(pair))?)
-}
-
-/// All objects that bootstrap has to make: RBAC, the record of the cluster, and, until its kubelet has a certificate, this
-/// node's bootstrap token. `config` is the text of `cluster.toml`, `found` the record that the cluster holds.
-pub fn wanted_objects(host: &Host, wanted: &files::Wanted, config: &str, found: Option<&Record>) -> Result<Vec<Value>> {
-    let tokens = files::known_tokens(host)?;
-    let mut objects = rbac::objects(&tokens);
-    if let Some(record) = Record::next(found, config, tokens.nodes_by_id())? {
-        objects.push(record.object()?);
-    }
-    let node = &wanted.subject.node;
-    let path = files::certificate_path(AuthorityName::Cluster.stem());
-    let authority = host.read_text(&path)?.with_context(|| format!("`{}` does not exist", path.display()))?;
-    if !files::joined(host, node, &Inspection::of_pem(&authority)?, host.now())? {
-        objects.extend(tokens.get(node).map(|token| token.object(node)));
-    }
-    Ok(objects)
 }
 
 /// The apiserver of this master and the authority that signed it, as its controller-manager knows them.

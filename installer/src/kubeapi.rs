@@ -6,6 +6,8 @@
 
 mod credentials;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod http;
 #[cfg(test)]
 mod tests;

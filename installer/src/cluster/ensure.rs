@@ -3,10 +3,13 @@
 //! "Different" means that a field we name has another value; fields that we do not name (defaults, status, what others
 //! added) are kept.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::kubeapi::Client;
+
+/// Each conflict means that somebody else's write succeeded.
+const TRIES: usize = 20;
 
 /// What [`ensure`] did or [`missing`] would do with an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,30 +53,35 @@ pub fn ensure(client: &Client<'_>, objects: &[Value]) -> Result<Vec<Difference>>
 }
 
 fn ensure_one(client: &Client<'_>, place: &Place, object: &Value) -> Result<Option<&'static str>> {
-    let Some(found) = client.find(&place.path())? else {
-        match client.post(&place.collection, object) {
-            Ok(_) => return Ok(Some("create")),
-            // Somebody else (another master, the apiserver itself) was faster: look again.
-            Err(error) if error.code() == Some(409) => return ensure_one(client, place, object),
+    for _ in 0..TRIES {
+        let written = match client.find(&place.path())? {
+            None => client.post(&place.collection, object).map(|_| "create"),
+            Some(found) if holds(&found, object) => return Ok(None),
+            // A binding's role cannot be changed; neither can the type of a Secret.
+            Some(found) if fixed_differs(&found, object) => {
+                client.delete(&place.path())?;
+                client.post(&place.collection, object).map(|_| "update")
+            }
+            Some(mut found) => {
+                // The resourceVersion stays in it: only what was looked at is replaced.
+                merge(&mut found, object);
+                client.put(&place.path(), &found).map(|_| "update")
+            }
+        };
+        match written {
+            Ok(verb) => return Ok(Some(verb)),
+            // Somebody else (another master, the apiserver itself) was faster, or it was deleted: look again.
+            Err(error) if error.code() == Some(409) || (error.code() == Some(404) && error.is_of("PUT")) => {}
             Err(error) => return Err(error.into()),
         }
-    };
-    if holds(&found, object) {
-        return Ok(None);
     }
-    // A binding's role cannot be changed; neither can the type of a Secret.
-    let replaced = ["roleRef", "type"]
+    bail!("it was changed by others {TRIES} times in a row")
+}
+
+fn fixed_differs(found: &Value, wanted: &Value) -> bool {
+    ["roleRef", "type"]
         .iter()
-        .any(|key| matches!((object.get(key), found.get(key)), (Some(wanted), Some(found)) if !holds(found, wanted)));
-    if replaced {
-        client.delete(&place.path())?;
-        client.post(&place.collection, object)?;
-        return Ok(Some("update"));
-    }
-    let mut merged = found;
-    merge(&mut merged, object);
-    client.put(&place.path(), &merged)?;
-    Ok(Some("update"))
+        .any(|key| matches!((wanted.get(key), found.get(key)), (Some(wanted), Some(found)) if !holds(found, wanted)))
 }
 
 /// Whether every field of `wanted` has that value in `found`. Lists must be equal in length and order.

@@ -2,25 +2,26 @@
 //!
 //! There is deliberately no binding to `…:nodeclient`: it would let whoever holds any bootstrap token become any node.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::record::NAME as RECORD;
-use crate::pki::tokens::{self, Tokens};
+use crate::pki::tokens;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const VERSION: &str = "rbac.authorization.k8s.io/v1";
-const SYSTEM: &str = "kube-system";
+/// The namespace of everything here.
+pub const SYSTEM: &str = "kube-system";
 /// The user that `installer approver` is.
 pub const APPROVER: &str = "sealift:csr-approver";
 const NODES: &str = "system:nodes";
 
-/// All objects, in the order in which they are to be made. `tokens` are those the approver may delete once they are spent.
-pub fn objects(tokens: &Tokens) -> Vec<Value> {
-    let mut spendable: Vec<String> = tokens.iter().map(|(_, token)| token.object_name()).collect();
-    spendable.sort();
+/// All objects, in the order in which they are to be made. `tokens` are the ids that the approver may delete once they are
+/// spent: all of the cluster's, so that every master wants the same.
+pub fn objects<'a>(tokens: impl IntoIterator<Item = &'a String>) -> Vec<Value> {
+    let spendable: BTreeSet<String> = tokens.into_iter().map(|id| tokens::object_name(id)).collect();
     let mut objects = vec![
-        // The apiserver makes it too, a little later than it becomes ready.
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM } }),
         bind("sealift:node-bootstrapper", "system:node-bootstrapper", &group(tokens::GROUP)),
         bind(
             "sealift:node-renewal",

@@ -2,10 +2,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kubeapi::fake::Server;
 use crate::pki::tokens::{Token, Tokens};
+
+const RECORD: &str = "/api/v1/namespaces/kube-system/configmaps/sealift-cluster";
+const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
+const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles/sealift:spent-tokens";
 
 const CONFIG: &str = r#"
 [cluster]
@@ -19,9 +26,7 @@ roles = ["master"]
 
 #[test]
 fn no_binding_lets_a_token_holder_become_any_node() {
-    let mut tokens = Tokens::default();
-    tokens.insert("m1", Token::create("2026-11-21T12:00:00Z".parse().unwrap(), Duration::from_secs(60)).unwrap());
-    let objects = rbac::objects(&tokens);
+    let objects = rbac::objects(&["abcdef".to_owned()]);
     let roles_of = |subject: &str| -> Vec<&str> {
         objects
             .iter()
@@ -67,55 +72,228 @@ fn a_record_survives_the_disk_and_a_damaged_copy_is_not_believed() {
     assert!(Record::cached(&host, path).unwrap_err().to_string().contains("digest"));
 }
 
+const SECOND: &str = "\n[[node]]\nname = \"w7\"\naddress = \"10.9.0.7\"\nroles = [\"worker\"]\n";
+
+fn token(id: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(id.to_owned(), "m1".to_owned())])
+}
+
+fn first() -> Record {
+    Record::next(None, CONFIG, token("aaaaaa")).unwrap().unwrap()
+}
+
 #[test]
-fn a_record_changes_only_when_it_must_and_never_to_another_cluster() {
-    let token = |id: &str| BTreeMap::from([(id.to_owned(), "m1".to_owned())]);
-    let first = Record::next(None, CONFIG, token("aaaaaa")).unwrap().unwrap();
+fn a_record_changes_only_when_it_must() {
+    let first = first();
     assert_eq!(first.generation, 1);
     assert_eq!(Record::next(Some(&first), CONFIG, token("aaaaaa")).unwrap(), None);
     let second = Record::next(Some(&first), CONFIG, token("bbbbbb")).unwrap().unwrap();
     assert_eq!((second.generation, second.tokens.len()), (1, 2));
-    let text = format!("{CONFIG}\n[certificates]\nleaf_hours = 100\n");
-    assert_eq!(Record::next(Some(&first), &text, BTreeMap::new()).unwrap().unwrap().generation, 2);
-    assert!(Record::next(Some(&first), &CONFIG.replace("demo", "other"), BTreeMap::new()).is_err());
-}
-
-#[test]
-fn a_comment_is_no_change_of_the_record() {
-    let first = Record::next(None, CONFIG, BTreeMap::new()).unwrap().unwrap();
     let commented = format!("# Written by hand.\n{CONFIG}");
-    assert_eq!(Record::next(Some(&first), &commented, BTreeMap::new()).unwrap(), None);
+    assert_eq!(Record::next(Some(&first), &commented, BTreeMap::new()).unwrap(), None, "a comment is no change");
+    for added in [SECOND, "\n[certificates]\nleaf_hours = 100\n"] {
+        let next = Record::next(Some(&first), &format!("{CONFIG}{added}"), BTreeMap::new()).unwrap().unwrap();
+        assert_eq!(next.generation, 2, "{added}");
+        assert_eq!(next.tokens, first.tokens, "tokens of others stay");
+    }
 }
 
 #[test]
-fn an_old_config_does_not_make_the_cluster_forget_nodes() {
-    let second = "\n[[node]]\nname = \"w7\"\naddress = \"10.9.0.7\"\nroles = [\"worker\"]\n";
-    let grown = Record::next(None, &format!("{CONFIG}{second}"), BTreeMap::new()).unwrap().unwrap();
-    let error = Record::next(Some(&grown), CONFIG, BTreeMap::new()).unwrap_err();
-    assert!(error.to_string().contains("w7"), "{error:#}");
-    let first = Record::next(None, CONFIG, BTreeMap::new()).unwrap().unwrap();
-    assert_eq!(
-        Record::next(Some(&first), &format!("{CONFIG}{second}"), BTreeMap::new()).unwrap().unwrap().generation,
-        2
-    );
+fn what_never_changes_and_what_only_commands_change_is_refused() {
+    let grown = Record::new(&format!("{CONFIG}{SECOND}"), 4, BTreeMap::new()).unwrap();
+    for (from, to, words, hint) in [
+        ("\"demo\"", "\"other\"", "has name `demo`", "another cluster"),
+        ("\"demo\"", "\"demo\"\ndomain = \"x.y\"", "has domain `cluster.local`", "can never change"),
+        ("\"demo\"", "\"demo\"\npod_cidr = \"10.200.0.0/16\"", "pod_cidr `10.244.0.0/16`", "can never change"),
+        ("10.9.0.7", "10.9.0.8", "node `w7` has the address 10.9.0.7", "node set-address w7 10.9.0.8"),
+        ("\"worker\"", "\"worker\", \"etcd\"", "node `w7` has the roles worker", "installer node remove w7"),
+        (SECOND, "", "lacks node `w7`", "installer node remove w7"),
+    ] {
+        let text = format!("{CONFIG}{SECOND}").replacen(from, to, 1);
+        let error = Record::next(Some(&grown), &text, BTreeMap::new()).unwrap_err();
+        let rendered = crate::report::render(&error);
+        assert!(rendered.contains(words) && rendered.contains(hint), "{rendered}");
+    }
 }
 
 #[test]
-fn a_spent_token_is_not_made_again() {
+fn an_older_config_is_refused_even_if_it_would_only_change_settings() {
+    let mut record = first();
+    record.set_config(&format!("{CONFIG}\n[certificates]\nleaf_hours = 100\n")).unwrap();
+    let error = Record::next(Some(&record), CONFIG, BTreeMap::new()).unwrap_err();
+    assert!(crate::report::render(&error).contains("installer config show"), "{error:#}");
+    // Going back with a command (an address that is changed back) makes it the present one again.
+    record.set_config(CONFIG).unwrap();
+    assert_eq!(record.generation, 3);
+    assert_eq!(Record::next(Some(&record), CONFIG, BTreeMap::new()).unwrap(), None);
+}
+
+#[test]
+fn a_copy_from_before_there_was_a_history_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::under(directory.path());
+    let path = Path::new("/var/lib/sealift/agent/cluster.json");
+    first().keep(&host, path).unwrap();
+    let mut stored: Value = serde_json::from_str(&host.read_text(path).unwrap().unwrap()).unwrap();
+    stored.as_object_mut().unwrap().retain(|key, _| key != "history" && key != "revoked");
+    host.write(path, stored.to_string().as_bytes(), 0o600).unwrap();
+    assert_eq!(Record::cached(&host, path).unwrap(), Some(first()));
+}
+
+#[test]
+fn a_revoked_token_does_not_come_back_with_a_host_that_still_has_it() {
+    let mut record = first();
+    record.revoke("aaaaaa");
+    assert_eq!(Record::next(Some(&record), CONFIG, token("aaaaaa")).unwrap(), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Several writers at once, and an API server that now and then refuses a write or loses its answer.
+    #[test]
+    fn no_update_is_ever_lost(writers in 1_u64..6, edits in 1_u64..5, every in 2_usize..7) {
+        let server = Server::start();
+        server.put(RECORD, first().object().unwrap());
+        let mut count = 0;
+        server.fault(move |request| {
+            count += usize::from(request.starts_with("PUT "));
+            (request.starts_with("PUT ") && count % every == 0).then(|| (409, json!({"reason": "Conflict"})))
+        });
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                let client = server.client();
+                scope.spawn(move || {
+                    for edit in 0..edits {
+                        Record::change(&client, |record| {
+                            record.tokens.insert(format!("{writer}-{edit}"), "m1".to_owned());
+                            let text = format!("{}# {writer}-{edit}\n", record.text());
+                            record.set_config(&text)
+                        }).unwrap();
+                    }
+                });
+            }
+        });
+        let held = Record::read(&server.client()).unwrap().unwrap();
+        prop_assert_eq!(held.generation, 1 + writers * edits);
+        prop_assert_eq!(held.tokens.len() as u64, 1 + writers * edits);
+        for (writer, edit) in (0..writers).flat_map(|writer| (0..edits).map(move |edit| (writer, edit))) {
+            let line = format!("# {writer}-{edit}\n");
+            prop_assert!(held.text().contains(&line));
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_always_changed_by_others_ends_in_an_error_and_an_unchanged_one_is_not_written() {
+    let server = Server::start();
+    server.put(RECORD, first().object().unwrap());
+    Record::change(&server.client(), |_| Ok(())).unwrap();
+    assert_eq!(server.changes(), [""; 0]);
+    server.fault(|request| request.starts_with("PUT ").then(|| (409, json!({}))));
+    let error = Record::change(&server.client(), |record| {
+        record.generation += 1;
+        Ok(())
+    });
+    assert!(error.unwrap_err().to_string().contains("by others"));
+}
+
+/// A master that knows some tokens, all of them made by the first.
+fn master(directory: &Path, tokens: &Tokens) -> (Host, files::Wanted) {
+    let host = Host::under(directory);
     let config = crate::config::ClusterConfig::parse(CONFIG, Path::new("cluster.toml")).unwrap();
     let wanted = files::Wanted::of(&config, &config.nodes[0]);
-    files::write(&host, &files::plan(&host, &wanted, host.now()).unwrap()).unwrap();
-    let kinds = |objects: &[Value]| objects.iter().filter(|object| object["kind"] == "Secret").count();
-    assert_eq!(kinds(&wanted_objects(&host, &wanted, CONFIG, None).unwrap()), 1);
-    let read = |path: &Path| host.read_text(path).unwrap().unwrap();
-    let authority =
-        Authority::load(&read(&files::certificate_path("ca")), &Secret::new(read(&files::key_path("ca")))).unwrap();
+    for path in files::DIRECTORIES {
+        host.create_dir(Path::new(path), 0o700).unwrap();
+    }
+    let authority = Authority::create(AuthorityName::Cluster, "demo", host.now()).unwrap();
+    let write = |path: &Path, text: &str| host.write(path, text.as_bytes(), 0o600).unwrap();
+    write(&files::certificate_path("ca"), &authority.pair().certificate);
+    write(&files::key_path("ca"), authority.pair().key.expose());
+    write(Path::new(files::TOKENS), tokens.write().unwrap().expose());
+    (host, wanted)
+}
+
+fn tokens(now: Timestamp, nodes: &[(&str, u64)]) -> Tokens {
+    let mut tokens = Tokens::default();
+    for (node, seconds) in nodes {
+        tokens.insert(node, Token::create(now, Duration::from_secs(*seconds)).unwrap());
+    }
+    tokens
+}
+
+#[test]
+fn masters_that_bootstrap_at_the_same_time_agree() {
+    let server = Server::start();
+    let directories: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let now = Host::under(directories[0].path()).now();
+    let contributions: Vec<_> = directories
+        .iter()
+        .enumerate()
+        .map(|(index, directory)| {
+            let nodes = [("m1", 9000), (["w1", "w2", "w3"][index], 9000), ("old", 0)];
+            let (host, wanted) = master(directory.path(), &tokens(now, &nodes));
+            Contribution::of(&host, &wanted, CONFIG).unwrap()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for contribution in &contributions {
+            let client = server.client();
+            scope.spawn(move || contribution.make(&client).unwrap());
+        }
+    });
+    // Whoever comes later finds nothing to do: they do not undo each other.
+    let before = server.changes().len();
+    for contribution in &contributions {
+        assert_eq!(contribution.differences(&server.client()).unwrap(), []);
+        contribution.make(&server.client()).unwrap();
+    }
+    assert_eq!(server.changes().len(), before);
+    let held = Record::read(&server.client()).unwrap().unwrap();
+    assert_eq!((held.generation, held.tokens.len()), (1, 6), "expired ones are not registered");
+    let role = server.object(ROLE).unwrap();
+    assert_eq!(role["rules"][0]["resourceNames"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn a_spent_or_revoked_token_is_not_made_again_by_a_host_that_still_has_it() {
+    let (server, directory) = (Server::start(), tempfile::tempdir().unwrap());
+    let known = tokens(Host::under(directory.path()).now(), &[("m1", 9000), ("w1", 9000)]);
+    let (host, wanted) = master(directory.path(), &known);
+    let contribution = Contribution::of(&host, &wanted, CONFIG).unwrap();
+    contribution.make(&server.client()).unwrap();
+    let secret = |node: &str| format!("{SECRETS}/{}", known.get(node).unwrap().object_name());
+    assert!(server.object(&secret("m1")).is_some() && server.object(&secret("w1")).is_some());
+    for node in ["m1", "w1"] {
+        server.client().delete(&secret(node)).unwrap();
+    }
+    contribution.make(&server.client()).unwrap();
+    assert!(server.object(&secret("w1")).is_none(), "w1 has used it");
+    assert!(server.object(&secret("m1")).is_some(), "this host has not joined");
+
+    Record::change(&server.client(), |record| {
+        record.revoke(&known.get("m1").unwrap().id);
+        Ok(())
+    })
+    .unwrap();
+    server.client().delete(&secret("m1")).unwrap();
+    contribution.make(&server.client()).unwrap();
+    assert!(server.object(&secret("m1")).is_none(), "revoked");
+
+    let authority = Authority::load(
+        &read(&host, &files::certificate_path("ca")),
+        &Secret::new(read(&host, &files::key_path("ca"))),
+    )
+    .unwrap();
     let mut leaf = wanted.subject.admin();
     leaf.common_name = "system:node:m1".to_owned();
     let kubelet = authority.issue(&leaf, host.now()).unwrap();
     host.create_dir(Path::new("/var/lib/kubelet/pki"), 0o700).unwrap();
     host.write(Path::new(pki::KUBELET_CLIENT), kubelet.certificate.as_bytes(), 0o600).unwrap();
-    assert_eq!(kinds(&wanted_objects(&host, &wanted, CONFIG, None).unwrap()), 0);
+    let joined = Contribution::of(&host, &wanted, CONFIG).unwrap();
+    assert_eq!(joined.secrets(None).len(), 1, "only w1's: this host has joined");
+}
+
+fn read(host: &Host, path: &Path) -> String {
+    host.read_text(path).unwrap().unwrap()
 }

@@ -9,11 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
 
-use crate::agent::RECORD;
 use crate::cli::{Install, Source};
-use crate::cluster::Record;
+use crate::cluster::Known;
 use crate::config::{ClusterConfig, Node, Roles};
-use crate::context::{Context, ETC, variables};
+use crate::context::{Context, variables};
 use crate::event::Events;
 use crate::facts::Facts;
 use crate::generation::Generation;
@@ -115,26 +114,18 @@ impl Asked {
                 (text, path)
             }
             (None, Some(join)) => (join.config.clone(), PathBuf::from("the join file")),
-            (None, None) => known_config(host)?
-                .context("there is no cluster config")
-                .exit(Exit::Usage)
-                .hint("give it with `--config cluster.toml`, or with `--join FILE`, which has one inside")?,
+            (None, None) => {
+                let known = Known::here(host)?.context("there is no cluster config").exit(Exit::Usage);
+                let known =
+                    known.hint("give it with `--config cluster.toml`, or with `--join FILE`, which has one inside")?;
+                (known.text, known.source.path())
+            }
         };
         let config = ClusterConfig::parse(&text, &path).exit(Exit::Usage)?;
         let roles = &arguments.roles;
         let roles = (!roles.is_empty()).then(|| Roles::new(roles.iter().copied()));
         Ok(Self { config, text, roles, join, init: arguments.init, patience: arguments.wait })
     }
-}
-
-/// The config as this host last heard of it, and where that is: the agent's copy of the cluster's record, else the seed it
-/// was installed with.
-pub(super) fn known_config(host: &Host) -> Result<Option<(String, PathBuf)>> {
-    if let Some(record) = Record::cached(host, Path::new(RECORD))? {
-        return Ok(Some((record.text().to_owned(), PathBuf::from(RECORD))));
-    }
-    let seed = Path::new(ETC).join("cluster.toml");
-    Ok(host.read_text(&seed)?.map(|text| (text, seed)))
 }
 
 impl Prepared {

@@ -44,6 +44,11 @@ impl Error {
         }
     }
 
+    /// Whether it is the answer to a request of this method.
+    pub fn is_of(&self, wanted: &str) -> bool {
+        matches!(self, Self::Status { method, .. } if method == wanted)
+    }
+
     /// Whether it may pass by itself: no connection, too many requests, a server that is starting or stopping.
     pub fn passing(&self) -> bool {
         matches!(self, Self::Connect(..)) || matches!(self.code(), Some(429 | 500..=599))

@@ -1,17 +1,19 @@
-//! The objects that the cluster itself must hold before nodes can join: bootstrap RBAC, the record of the cluster, and this
-//! node's bootstrap token. Created when missing, put right when changed.
+//! The objects that the cluster itself must hold before nodes can join: bootstrap RBAC, the record of the cluster, and the
+//! bootstrap tokens that this host knows. Created when missing, put right when changed.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use super::api;
-use crate::cluster::{self, Record, ensure};
+use crate::cluster::Contribution;
 use crate::context::{Context, ETC};
-use crate::kubeapi::Client;
 use crate::pki::files::Wanted;
 use crate::step::{Change, Check, Step};
+
+/// How long several masters that bootstrap at the same moment may take to agree.
+const AGREEMENT: Duration = Duration::from_secs(30);
 
 /// The step.
 #[derive(Clone, Copy, Debug)]
@@ -35,23 +37,28 @@ impl Step for Bootstrap {
         let Ok(client) = server else {
             return Ok(Check::Needed(vec![Change::new("create roles, bindings and the record of the cluster")]));
         };
-        let changes: Vec<Change> = ensure::missing(&client, &wanted(context, &client)?)?
-            .iter()
-            .map(|difference| Change::new(difference.to_string()))
-            .collect();
+        let changes = wanted(context)?.differences(&client)?;
+        let changes = changes.iter().map(|difference| Change::new(difference.to_string())).collect::<Vec<_>>();
         Ok(if changes.is_empty() { Check::Done } else { Check::Needed(changes) })
     }
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
-        let client = api::own_apiserver(context)?;
-        ensure::ensure(&client, &wanted(context, &client)?)?;
-        Ok(())
+        let (client, wanted) = (api::own_apiserver(context)?, wanted(context)?);
+        wanted.make(&client)?;
+        // Masters that do the same at this moment may overtake each other; whoever wrote last puts it right at once.
+        context.host.wait_for("agreement with the other masters", AGREEMENT, Duration::from_millis(200), || {
+            let left = wanted.differences(&client)?;
+            if left.is_empty() {
+                return Ok(Ok(()));
+            }
+            wanted.make(&client)?;
+            Ok(Err(left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
+        })
     }
 }
 
-fn wanted(context: &Context<'_>, client: &Client<'_>) -> Result<Vec<Value>> {
+fn wanted(context: &Context<'_>) -> Result<Contribution> {
     let path = Path::new(ETC).join("cluster.toml");
     let config = context.host.read_text(&path)?.with_context(|| format!("`{}` does not exist", path.display()))?;
-    let found = Record::read(client)?;
-    cluster::wanted_objects(context.host, &Wanted::of(context.config, context.node), &config, found.as_ref())
+    Contribution::of(context.host, &Wanted::of(context.config, context.node), &config)
 }
