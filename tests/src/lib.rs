@@ -1,7 +1,7 @@
 //! Throwaway systemd hosts on one machine, and what tests need around them.
 //!
-//! A [`Bed`] is a network namespace that holds nothing but a bridge; a [`Host`] is a systemd host (systemd-nspawn over an overlay of one
-//! cached Debian root) with one leg on that bridge. Nothing on a bed can reach the machine's own networks: there is no link between them.
+//! A [`Bed`] is a network namespace that holds nothing but two bridges; a [`Host`] is a systemd host (systemd-nspawn over an overlay of one
+//! cached Debian root) with a leg on the first, or on both. Nothing on a bed can reach the machine's own networks: there is no link between them.
 //! Dropping a host or a bed leaves no process, mount, cgroup, namespace or file behind; remains of a killed run are swept when the
 //! next bed is made. Everything here needs root and the packages of `scripts/prerequisites.sh`.
 
@@ -9,6 +9,7 @@ pub mod apt_archive;
 pub mod bed;
 pub mod bench;
 pub mod cgroup;
+pub mod cluster;
 pub mod demo;
 pub mod host;
 pub mod master;
@@ -26,6 +27,6 @@ pub mod wait;
 pub mod web;
 
 pub use bed::Bed;
-pub use host::{Host, Route};
+pub use host::{Host, Route, Signal, When};
 pub use process::{Finished, Process};
 pub use snapshot::Snapshot;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Bed, Host, Process, Route, cgroup, wait};
+use e2e::{Bed, Host, Process, Route, Signal, When, cgroup, wait};
 
 #[test]
 fn a_host_boots_runs_copies_and_goes_without_a_trace() -> Result<()> {
@@ -97,7 +97,12 @@ fn dialling_out_is_seen() -> Result<()> {
 fn remains_of_a_killed_run_are_swept() -> Result<()> {
     // A child test process would need this program's own path; a kept bed whose owner is another, dead process is the same to the sweep.
     let bed = Bed::new()?;
-    let host = Host::boot(&bed, "orphan", 11, Route::None)?;
+    // With all that a host may have had behind it: two legs, a power cut, another address, a cut network.
+    let host = Host::boot(&bed, "orphan", 11, Route::Second)?;
+    host.kill()?;
+    host.power_on()?;
+    host.set_address(21, When::Now)?;
+    host.blackhole()?;
     let (pid, run) = (host.pid(), bed.run().directory().to_owned());
     std::mem::forget(host);
     let mut dead = Process::new("true").spawn(&run.join("log"))?;
@@ -111,5 +116,124 @@ fn remains_of_a_killed_run_are_swept() -> Result<()> {
         bail!("the orphan still runs");
     }
     ensure!(!run.exists());
+    Ok(())
+}
+
+#[test]
+fn a_host_that_lost_power_boots_again_as_it_was() -> Result<()> {
+    let bed = Bed::new()?;
+    let alpha = Host::boot(&bed, "alpha", 11, Route::None)?;
+    let beta = Host::boot(&bed, "beta", 12, Route::None)?;
+    alpha.write("/etc/kept", "kept")?;
+    alpha.run("mkdir -p /var/lib/containerd/kept && touch /run/lost")?;
+    let boot = alpha.run("cat /proc/sys/kernel/random/boot_id")?.stdout;
+    alpha.kill()?;
+    ensure!(alpha.pid() == 0 && !alpha.alive());
+    ensure!(alpha.try_run("true")?.code != Some(0), "a host that is off runs programs");
+    ensure!(fs_err::read_to_string(alpha.file("/etc/kept"))? == "kept", "its files are not seen while it is off");
+    ensure!(!beta.try_run(&format!("ping -c1 -W1 {}", alpha.address()))?.success(), "it answers without power");
+    alpha.power_on()?;
+    ensure!(alpha.power_on().is_err(), "it was switched on twice");
+    let ping = format!("ping -c1 -W1 {}", alpha.address());
+    wait::until("the network to be back", Duration::from_secs(10), || beta.run(&ping))?;
+    ensure!(alpha.run("cat /etc/kept; test -d /var/lib/containerd/kept; ls /run")?.stdout.starts_with("kept"));
+    ensure!(!alpha.try_run("test -e /run/lost")?.success(), "a boot kept /run");
+    ensure!(alpha.run("cat /proc/sys/kernel/random/boot_id")?.stdout != boot, "the same boot");
+    alpha.run("mkdir /sys/fs/cgroup/memory/try 2>/dev/null || mkdir /sys/fs/cgroup/try")?;
+    Ok(())
+}
+
+#[test]
+fn nothing_comes_back_from_a_black_hole() -> Result<()> {
+    let bed = Bed::new()?;
+    let alpha = Host::boot(&bed, "alpha", 11, Route::None)?;
+    let beta = Host::boot(&bed, "beta", 12, Route::None)?;
+    // Nobody listens there: a refusal, at once, unless it vanishes.
+    let connect = |from: &Host, to: &Host| -> Result<(bool, Duration)> {
+        let start = Instant::now();
+        let curl = from.beside("curl").args(["--silent", "--show-error", "--max-time", "2"]);
+        let finished = curl.arg(format!("http://{}:9/", to.address())).finish()?;
+        Ok((finished.stderr.contains("refused") || finished.stderr.contains("Failed to connect"), start.elapsed()))
+    };
+    let quick = Duration::from_millis(1500);
+    for (from, to) in [(&alpha, &beta), (&beta, &alpha)] {
+        let (refused, time) = connect(from, to)?;
+        ensure!(refused && time < quick, "{} to {} before: {time:?}", from.name(), to.name());
+    }
+    beta.blackhole()?;
+    for (from, to) in [(&alpha, &beta), (&beta, &alpha)] {
+        let (_, time) = connect(from, to)?;
+        ensure!(time >= quick, "{} got an answer from {} after {time:?}", from.name(), to.name());
+    }
+    beta.end_blackhole()?;
+    for (from, to) in [(&alpha, &beta), (&beta, &alpha)] {
+        wait::until("the network to be back", Duration::from_secs(10), || {
+            from.run(&format!("ping -c1 -W1 {}", to.address()))
+        })?;
+    }
+    ensure!(bed.foreign()?.packets == 0);
+    Ok(())
+}
+
+#[test]
+fn a_second_interface_has_the_default_route_and_the_name() -> Result<()> {
+    let bed = Bed::new()?;
+    let hosts = Host::boot_all(&bed, &[("alpha", 11), ("beta", 12)], Route::Second)?;
+    let [alpha, beta] = hosts.as_slice() else { bail!("two hosts were asked for") };
+    let route = alpha.run("ip route get 192.0.2.1")?.stdout;
+    ensure!(route.contains("via 10.78.0.1 dev host1 src 10.78.0.11"), "{route}");
+    ensure!(alpha.run("getent hosts alpha")?.stdout.starts_with("10.78.0.11"));
+    ensure!(bed.on_second()? == 0, "{}", bed.on_second()?);
+    alpha.run(&format!("ping -c1 -W1 {}", beta.address()))?;
+    ensure!(bed.on_second()? == 0, "the first bridge's traffic was counted on the second");
+    alpha.run(&format!("ping -c1 -W1 {}", beta.second_address()))?;
+    ensure!(bed.on_second()? == 2, "{}", bed.on_second()?);
+    // A cut on the first does not concern the second.
+    beta.blackhole()?;
+    ensure!(!alpha.try_run(&format!("ping -c1 -W1 {}", beta.address()))?.success());
+    alpha.run(&format!("ping -c1 -W1 {}", beta.second_address()))?;
+    Ok(())
+}
+
+#[test]
+fn an_address_changes_at_once_or_at_the_next_boot() -> Result<()> {
+    let bed = Bed::new()?;
+    let host = Host::boot(&bed, "alpha", 11, Route::None)?;
+    let addresses = || -> Result<String> { Ok(host.run("ip -4 -o addr show dev host0")?.stdout) };
+    host.set_address(21, When::Now)?;
+    ensure!(host.address() == bed.address(21));
+    ensure!(addresses()?.contains("10.77.0.21/24") && !addresses()?.contains("10.77.0.11/"), "{}", addresses()?);
+    host.run(&format!("ping -c1 -W1 {}", bed.gateway()))?;
+    host.set_address(22, When::NextBoot)?;
+    ensure!(addresses()?.contains("10.77.0.21/24"), "{}", addresses()?);
+    host.kill()?;
+    host.power_on()?;
+    ensure!(addresses()?.contains("10.77.0.22/24") && !addresses()?.contains("10.77.0.21/"), "{}", addresses()?);
+    host.run(&format!("ping -c1 -W1 {}", bed.gateway()))?;
+    Ok(())
+}
+
+#[test]
+fn a_service_hangs_goes_on_and_is_killed() -> Result<()> {
+    let bed = Bed::new()?;
+    let host = Host::boot(&bed, "alpha", 11, Route::None)?;
+    host.run("systemd-run --unit=echo --property=Restart=always socat TCP-LISTEN:7,fork,reuseaddr EXEC:cat")?;
+    let ask = || host.try_run("echo word | timeout 2 socat -t1 - TCP:10.77.0.11:7");
+    let answers = || {
+        wait::until("the service to answer", Duration::from_secs(10), || {
+            let answer = ask()?;
+            ensure!(answer.stdout == "word\n", "{}", answer.tail());
+            Ok(())
+        })
+    };
+    answers()?;
+    host.signal("echo.service", Signal::Stop)?;
+    ensure!(ask()?.stdout.is_empty(), "a stopped process answered");
+    host.signal("echo.service", Signal::Continue)?;
+    answers()?;
+    let pid = host.run("systemctl show --property=MainPID echo")?.stdout;
+    host.signal("echo.service", Signal::Kill)?;
+    answers()?;
+    ensure!(host.run("systemctl show --property=MainPID echo")?.stdout != pid, "the same process");
     Ok(())
 }
