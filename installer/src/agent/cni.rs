@@ -19,8 +19,8 @@ fn specification(plugins: &str) -> &'static str {
     if major.is_some_and(|major| major >= 1) { "1.0.0" } else { "0.4.0" }
 }
 
-/// The text of the file.
-pub fn conflist(pods: IpNet, plugins: &str) -> String {
+/// The text of the file. `mtu` is that of the interface between the nodes: the bridge adds nothing to a packet.
+pub fn conflist(pods: IpNet, plugins: &str, mtu: u32) -> String {
     let anywhere = match pods {
         IpNet::V4(_) => "0.0.0.0/0",
         IpNet::V6(_) => "::/0",
@@ -35,6 +35,7 @@ pub fn conflist(pods: IpNet, plugins: &str) -> String {
                 "isGateway": true,
                 "ipMasq": false,
                 "hairpinMode": true,
+                "mtu": mtu,
                 "ipam": {
                     "type": "host-local",
                     "dataDir": RESERVATIONS,
@@ -74,6 +75,11 @@ pub fn bridge(pods: IpNet, addresses: &str, ports: &str) -> Bridge {
     if global.peek().is_none() || global.any(|address| pods.contains(&address)) {
         return Bridge::Fits;
     }
-    let used = list(ports).iter().any(|port| port["ifname"].is_string());
-    if used { Bridge::InUse } else { Bridge::Delete }
+    if has_ports(ports) { Bridge::InUse } else { Bridge::Delete }
+}
+
+/// Whether the output of `ip -j link show …` names an interface. It prints empty objects for those it leaves out.
+pub fn has_ports(text: &str) -> bool {
+    let links = serde_json::from_str::<Vec<Value>>(text).unwrap_or_default();
+    links.iter().any(|link| link["ifname"].is_string())
 }

@@ -6,6 +6,7 @@
 
 pub mod backends;
 pub mod cni;
+pub mod forwarding;
 pub mod images;
 pub mod network;
 pub mod packet_filter;
@@ -14,6 +15,7 @@ pub mod routes;
 #[cfg(test)]
 mod tests;
 pub mod unit;
+mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -24,7 +26,6 @@ use anyhow::{Context as _, Result};
 use crate::approver::pause;
 use crate::cluster::Record;
 use crate::config::ClusterConfig;
-use crate::context::CURRENT;
 use crate::engine::interrupted;
 use crate::event::{Event, Events};
 use crate::generation::current_images;
@@ -33,8 +34,8 @@ use crate::kubeapi::{Client, Credentials, Limits};
 use crate::pki::{self, Inspection, KUBELET_CLIENT, files};
 use crate::steps::images::reimport;
 use backends::Backends;
-use cni::Bridge;
 use network::Network;
+use upkeep::Upkeep;
 
 /// The last copy of the cluster's record.
 pub const RECORD: &str = "/var/lib/sealift/agent/cluster.json";
@@ -60,11 +61,12 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
         backends: Backends::default(),
         reloaded: None,
         told: None,
-        ruleset: String::new(),
-        trouble: [const { String::new() }; 4],
+        trouble: [const { String::new() }; 3],
     };
-    let restored = agent.restore();
+    let mut upkeep = Upkeep::new(host, events);
+    let restored = upkeep.restore();
     agent.report(Part::Network, restored);
+    let mut answered = false;
     let mut looked: Option<Instant> = None;
     let mut counted = Instant::now();
     let mut warned: Option<Instant> = None;
@@ -74,10 +76,12 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
             agent.report(Part::Proxy, proxy);
         }
         if looked.is_none_or(|at| at.elapsed() >= NETWORK_PERIOD) {
-            let network = agent.keep_network();
-            // Until the first success it is worth trying again soon: the node waits for it.
-            looked = network.is_ok().then(Instant::now);
-            agent.report(Part::Network, network);
+            let heard = agent.hear();
+            // Until the first answer it is worth trying again soon: the node waits for it.
+            answered |= heard.is_ok();
+            looked = answered.then(Instant::now);
+            let kept = upkeep.keep(heard);
+            agent.report(Part::Network, kept);
         }
         if counted.elapsed() >= IMAGES_PERIOD {
             counted = Instant::now();
@@ -98,7 +102,6 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
 enum Part {
     Proxy,
     Network,
-    Bridge,
     Images,
 }
 
@@ -114,10 +117,8 @@ struct Agent<'a> {
     reloaded: Option<Instant>,
     /// The list that nginx has been told; nothing is known about one that an earlier agent wrote.
     told: Option<String>,
-    /// The packet filter rules as last loaded.
-    ruleset: String,
     /// What was last said about each part.
-    trouble: [String; 4],
+    trouble: [String; 3],
 }
 
 impl Agent<'_> {
@@ -156,13 +157,6 @@ impl Agent<'_> {
             Err(error) => format!("looking at the certificates: {error:#}"),
         };
         self.events.emit(&Event::Warning { step: String::new(), text });
-    }
-
-    /// Puts back what was known before the last shutdown; the first round corrects it.
-    fn restore(&mut self) -> Result<()> {
-        let Some(text) = self.host.read_text(Path::new(NETWORK))? else { return Ok(()) };
-        let network: Network = serde_json::from_str(&text).with_context(|| format!("reading `{NETWORK}`"))?;
-        self.apply(&network)
     }
 
     fn authority(&self) -> Result<String> {
@@ -217,19 +211,15 @@ impl Agent<'_> {
         Ok(Some(()))
     }
 
-    fn keep_network(&mut self) -> Result<()> {
+    /// What the pod network of this node should be, from the cluster.
+    fn hear(&self) -> Result<Network> {
         let node = self.node_name()?;
         let limits = Limits { total: Duration::from_secs(10), ..Limits::default() };
         let client = Client::new(PROXY, &self.authority()?, credentials(self.host))?.with_limits(limits);
         let record = Record::read(&client)?.context("the cluster has no record yet")?;
         let nodes = client.list("/api/v1/nodes")?;
         record.keep(self.host, Path::new(RECORD))?;
-        let network = Network::of(&record, &nodes, &node);
-        let text = serde_json::to_string_pretty(&network).context("writing the network")? + "\n";
-        if !self.host.has(Path::new(NETWORK), text.as_bytes(), 0o600)? {
-            self.host.write(Path::new(NETWORK), text.as_bytes(), 0o600)?;
-        }
-        self.apply(&network)
+        Ok(Network::of(&record, &nodes, &node))
     }
 
     /// This node's name, from its certificate.
@@ -238,67 +228,6 @@ impl Agent<'_> {
         let certificate = Inspection::of_pem(&text)?;
         let name = certificate.common_name.strip_prefix("system:node:");
         name.map(str::to_owned).with_context(|| format!("`{KUBELET_CLIENT}` is not a node's certificate"))
-    }
-
-    fn apply(&mut self, network: &Network) -> Result<()> {
-        self.apply_packet_filter(network)?;
-        self.apply_routes(network)?;
-        let bridge = self.apply_cni(network);
-        self.report(Part::Bridge, bridge);
-        Ok(())
-    }
-
-    fn apply_packet_filter(&mut self, network: &Network) -> Result<()> {
-        let ruleset = packet_filter::ruleset(network);
-        if ruleset == self.ruleset {
-            // Somebody may have flushed the rules (`nft flush ruleset` of a firewall that restarts).
-            let list = ["list", "chain", packet_filter::family(network), packet_filter::TABLE, "postrouting"];
-            let listed = self.host.try_run(&Command::new("nft").args(list))?;
-            if listed.success() && listed.text().contains("masquerade") {
-                return Ok(());
-            }
-        }
-        self.host.run(&Command::new("nft").args(["-f", "-"]).input(ruleset.clone()))?;
-        self.ruleset = ruleset;
-        self.note("loaded the packet filter table `sealift`".to_owned());
-        Ok(())
-    }
-
-    fn apply_routes(&self, network: &Network) -> Result<()> {
-        let listed = self.host.run(&Command::new("ip").args(routes::list_arguments(network.cluster)))?;
-        for arguments in routes::changes(&network.routes(), &routes::parse(&listed.text())).0 {
-            self.host.run(&Command::new("ip").args(&arguments))?;
-            self.note(format!("ip {}", arguments.join(" ")));
-        }
-        Ok(())
-    }
-
-    fn apply_cni(&self, network: &Network) -> Result<()> {
-        let Some(own) = network.own else { return Ok(()) };
-        let text = cni::conflist(own, &self.plugins_version()?);
-        let path = Path::new(cni::FILE);
-        if !self.host.has(path, text.as_bytes(), 0o644)? {
-            if let Some(parent) = path.parent() {
-                self.host.create_dir(parent, 0o755)?;
-            }
-            self.host.write(path, text.as_bytes(), 0o644)?;
-            self.note(format!("the pods of this node are in {own}"));
-        }
-        let ask = |arguments: &[&str]| self.host.try_run(&Command::new("ip").args(arguments)).map(|found| found.text());
-        let addresses = ask(&["-j", "addr", "show", "dev", cni::BRIDGE])?;
-        let ports = ask(&["-j", "link", "show", "master", cni::BRIDGE])?;
-        match cni::bridge(own, &addresses, &ports) {
-            Bridge::Fits => Ok(()),
-            Bridge::Delete => {
-                self.host.run(&Command::new("ip").args(["link", "delete", cni::BRIDGE]))?;
-                self.note(format!("deleted bridge {}: it was made for another pod network", cni::BRIDGE));
-                Ok(())
-            }
-            Bridge::InUse => anyhow::bail!(
-                "bridge {} belongs to another pod network than {own} and has pods: drain this node and reboot it",
-                cni::BRIDGE
-            ),
-        }
     }
 
     fn keep_images(&self) -> Result<()> {
@@ -311,14 +240,5 @@ impl Agent<'_> {
             self.note(format!("imported image {reference} again: it had been deleted"));
         }
         Ok(())
-    }
-
-    /// The version of the CNI plugins in use, from the name of their directory in the store (`cni-VERSION-DIGEST`).
-    fn plugins_version(&self) -> Result<String> {
-        let link = Path::new(CURRENT).join("cni");
-        let target = self.host.link_target(&link)?.with_context(|| format!("`{}` does not exist", link.display()))?;
-        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let version = name.strip_prefix("cni-").and_then(|rest| rest.rsplit_once('-')).map(|(version, _)| version);
-        version.map(str::to_owned).with_context(|| format!("`{name}` is not a store directory of `cni`"))
     }
 }

@@ -11,12 +11,16 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::routes::Hop;
+use super::routes::{Hop, Interface, Reach, Table};
 use crate::cluster::Record;
+use crate::config::Plugin;
 
 /// The wanted network of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
+    /// Who connects the pods. With another plugin than the bridge only the services are this agent's work.
+    #[serde(default)]
+    pub plugin: Plugin,
     /// This node's pods.
     pub own: Option<IpNet>,
     /// All pods of the cluster.
@@ -36,6 +40,7 @@ impl Network {
     pub fn of(record: &Record, objects: &[Value], node: &str) -> Self {
         let cluster = record.config.cluster.pod_cidr;
         let mut network = Self {
+            plugin: record.config.network.plugin,
             own: None,
             cluster,
             peers: BTreeMap::new(),
@@ -64,10 +69,32 @@ impl Network {
         }
         network
     }
-    /// All routes that this node should have.
-    pub fn routes(&self) -> BTreeMap<IpNet, Hop> {
-        let mut routes: BTreeMap<IpNet, Hop> = self.peers.iter().map(|(pods, node)| (*pods, Hop::Via(*node))).collect();
-        routes.extend(self.address.map(|own| (self.services.trunc(), Hop::Loopback(own))));
-        routes
+
+    /// Whether Sealift itself connects the pods.
+    pub fn is_bridge(&self) -> bool {
+        self.plugin == Plugin::Bridge
+    }
+
+    /// All routes that this node should have, and why some peers get none.
+    pub fn routes(&self, own: IpAddr, interface: &Interface, table: &Table) -> (BTreeMap<IpNet, Hop>, Vec<String>) {
+        let mut routes = BTreeMap::from([(self.services.trunc(), Hop::Loopback(own))]);
+        let mut refused = Vec::new();
+        if !self.is_bridge() {
+            return (routes, refused);
+        }
+        let Interface { name, .. } = interface;
+        for (pods, node) in &self.peers {
+            let reason = match table.reach(*node) {
+                Reach::OnLink(device) if device == *name => {
+                    routes.insert(*pods, Hop::Via { node: *node, device, source: own });
+                    continue;
+                }
+                Reach::OnLink(device) => format!("is on the network of `{device}`, not on that of `{name}`"),
+                Reach::Routed => format!("is behind a router, not on the network of `{name}`"),
+                Reach::Nowhere => "has no route".to_owned(),
+            };
+            refused.push(format!("node {node} {reason}: its pods are not routed"));
+        }
+        (routes, refused)
     }
 }

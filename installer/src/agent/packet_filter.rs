@@ -21,6 +21,12 @@ pub fn family(network: &Network) -> &'static str {
     }
 }
 
+/// The input of `nft -f -` that takes the table away.
+pub fn removal(network: &Network) -> String {
+    let family = family(network);
+    format!("table {family} {TABLE} {{ }}\ndelete table {family} {TABLE}\n")
+}
+
 /// The input of `nft -f -`. The first `table` line makes sure that there is something to delete.
 pub fn ruleset(network: &Network) -> String {
     let family = family(network);

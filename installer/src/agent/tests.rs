@@ -8,7 +8,7 @@ use super::backends::{Backends, Probe};
 use super::cni::{Bridge, bridge, conflist};
 use super::network::Network;
 use super::packet_filter::ruleset;
-use super::routes::{self, Hop};
+use super::routes::{self, Hop, Interface, Table};
 use crate::cluster::Record;
 use crate::host::Host;
 use crate::kubeapi::Error;
@@ -75,11 +75,12 @@ fn a_node_cannot_take_over_this_nodes_pods() {
 
 #[test]
 fn the_cni_file_speaks_the_plugins_version() {
-    let list: Value = serde_json::from_str(&conflist(net("10.244.0.0/24"), "1.1.1")).unwrap();
+    let list: Value = serde_json::from_str(&conflist(net("10.244.0.0/24"), "1.1.1", 1400)).unwrap();
     assert_eq!(list["cniVersion"], "1.0.0");
     assert_eq!(list["plugins"][0]["ipMasq"], false);
+    assert_eq!(list["plugins"][0]["mtu"], 1400);
     assert_eq!(list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
-    assert!(conflist(net("10.244.0.0/24"), "0.9.1").contains("\"0.4.0\""));
+    assert!(conflist(net("10.244.0.0/24"), "0.9.1", 1500).contains("\"0.4.0\""));
 }
 
 #[test]
@@ -95,37 +96,93 @@ fn a_bridge_of_another_network_is_deleted_only_without_pods() {
     assert_eq!(bridge(pods, &address("10.244.0.1"), port), Bridge::InUse);
 }
 
+/// As `ip -j route show table main` prints a host with two interfaces, the default route on the other one.
+const MAIN: &str = r#"[
+    {"dst":"default","gateway":"192.0.2.1","dev":"eth0","flags":[]},
+    {"dst":"192.0.2.0/24","dev":"eth0","protocol":"kernel","scope":"link","prefsrc":"192.0.2.2","flags":[]},
+    {"dst":"10.9.0.0/24","dev":"eth1","protocol":"kernel","scope":"link","prefsrc":"10.9.0.1","metric":100,"flags":[]},
+    {"dst":"10.9.0.3","gateway":"10.9.0.254","dev":"eth1","flags":[]}]"#;
+
+fn eth1() -> Interface {
+    Interface { name: "eth1".to_owned(), mtu: 1500 }
+}
+
+fn via(node: &str) -> Hop {
+    Hop::Via { node: node.parse().unwrap(), device: "eth1".to_owned(), source: "10.9.0.1".parse().unwrap() }
+}
+
+fn lines(changes: &routes::RouteChanges) -> Vec<String> {
+    changes.0.iter().map(|line| line.join(" ")).collect()
+}
+
 #[test]
 fn only_our_routes_change_and_only_where_they_differ() {
-    let found = routes::parse(
-        r#"[{"dst":"10.244.1.0/24","gateway":"10.9.0.2","dev":"host0","flags":[]},
-            {"dst":"10.244.2.0/24","gateway":"10.9.0.9","dev":"host0","flags":[]},
-            {"dst":"10.244.3.0/24","gateway":"10.9.0.4","dev":"host0","flags":[]}]"#,
+    let found = Table::parse(
+        r#"[{"dst":"10.244.1.0/24","gateway":"10.9.0.2","dev":"eth1","protocol":"119","prefsrc":"10.9.0.1","flags":[]},
+            {"dst":"10.244.2.0/24","gateway":"10.9.0.9","dev":"eth1","protocol":"119","prefsrc":"10.9.0.1","flags":[]},
+            {"dst":"10.244.3.0/24","gateway":"10.9.0.4","dev":"eth1","protocol":"119","prefsrc":"10.9.0.1","flags":[]},
+            {"dst":"10.244.5.0/24","gateway":"10.9.0.8","dev":"eth1","protocol":"119","flags":[]},
+            {"dst":"10.244.9.0/24","gateway":"10.9.0.4","dev":"eth1","protocol":"static","flags":[]}]"#,
     );
-    let wanted = [("10.244.1.0/24", "10.9.0.2"), ("10.244.2.0/24", "10.9.0.3"), ("10.244.4.0/24", "10.9.0.5")]
-        .map(|(pods, via)| (net(pods), Hop::Via(via.parse().unwrap())))
-        .into();
-    let lines: Vec<String> = routes::changes(&wanted, &found).0.iter().map(|line| line.join(" ")).collect();
+    let wanted = [
+        ("10.244.1.0/24", "10.9.0.2"),
+        ("10.244.2.0/24", "10.9.0.3"),
+        ("10.244.4.0/24", "10.9.0.5"),
+        ("10.244.5.0/24", "10.9.0.8"),
+    ]
+    .map(|(pods, node)| (net(pods), via(node)))
+    .into();
     assert_eq!(
-        lines,
+        lines(&found.changes(&wanted)),
         [
             "-4 route del 10.244.3.0/24 proto 119",
-            "-4 route replace 10.244.2.0/24 via 10.9.0.3 proto 119",
-            "-4 route replace 10.244.4.0/24 via 10.9.0.5 proto 119",
+            "-4 route replace 10.244.2.0/24 via 10.9.0.3 dev eth1 src 10.9.0.1 proto 119",
+            "-4 route add 10.244.4.0/24 via 10.9.0.5 dev eth1 src 10.9.0.1 proto 119",
+            // One that an earlier version made, without a source.
+            "-4 route replace 10.244.5.0/24 via 10.9.0.8 dev eth1 src 10.9.0.1 proto 119",
         ]
     );
-    assert!(routes::parse("").is_empty());
+    assert_eq!(Table::parse(""), Table::default());
 }
 
 #[test]
 fn services_are_routed_to_loopback_once() {
     let network = Network::of(&record(), &[node("m1", "10.244.0.0/24")], "m1");
-    let line = "-4 route replace 10.96.0.0/16 dev lo src 10.9.0.1 proto 119";
-    let changes = routes::changes(&network.routes(), &routes::parse("[]"));
-    assert_eq!(changes.0.iter().map(|line| line.join(" ")).collect::<Vec<_>>(), [line]);
+    let own = network.address.unwrap();
+    let line = "-4 route add 10.96.0.0/16 dev lo src 10.9.0.1 proto 119";
+    let (wanted, _) = network.routes(own, &eth1(), &Table::default());
+    assert_eq!(lines(&Table::parse("[]").changes(&wanted)), [line]);
     // As `ip -j route` prints it.
-    let found = r#"[{"dst":"10.96.0.0/16","dev":"lo","scope":"link","prefsrc":"10.9.0.1","flags":[]}]"#;
-    assert!(routes::changes(&network.routes(), &routes::parse(found)).0.is_empty());
+    let found =
+        r#"[{"dst":"10.96.0.0/16","dev":"lo","protocol":"119","scope":"link","prefsrc":"10.9.0.1","flags":[]}]"#;
+    assert!(Table::parse(found).changes(&wanted).0.is_empty());
+}
+
+#[test]
+fn a_peer_that_is_not_on_this_nodes_network_gets_no_route() {
+    let nodes = [node("m1", "10.244.0.0/24"), node("w1", "10.244.1.0/24"), node("w2", "10.244.2.0/24")];
+    let network = Network::of(&record(), &nodes, "m1");
+    let own = network.address.unwrap();
+    let (routes, refused) = network.routes(own, &eth1(), &Table::parse(MAIN));
+    assert_eq!(routes.get(&net("10.244.1.0/24")), Some(&via("10.9.0.2")));
+    assert_eq!(routes.get(&net("10.244.2.0/24")), None);
+    assert_eq!(refused, ["node 10.9.0.3 is behind a router, not on the network of `eth1`: its pods are not routed"]);
+    let eth0 = Interface { name: "eth0".to_owned(), mtu: 1500 };
+    let (routes, refused) = network.routes(own, &eth0, &Table::parse(MAIN));
+    assert_eq!(routes.len(), 1, "only the services");
+    assert!(refused[0].contains("is on the network of `eth1`, not on that of `eth0`"), "{refused:?}");
+    let (_, refused) = network.routes(own, &eth1(), &Table::default());
+    assert!(refused[0].contains("has no route"), "{refused:?}");
+}
+
+#[test]
+fn the_interface_is_the_one_with_the_configured_address() {
+    let text = r#"[{"ifname":"lo","mtu":65536,"addr_info":[{"local":"127.0.0.1"}]},{},
+        {"ifname":"eth0","mtu":1500,"addr_info":[{"local":"192.0.2.2"}]},
+        {"ifname":"eth1","mtu":1450,"addr_info":[{"local":"10.9.0.9"},{"local":"10.9.0.1"}]}]"#;
+    let found = routes::interface(text, "10.9.0.1".parse().unwrap());
+    assert_eq!(found, Some(Interface { name: "eth1".to_owned(), mtu: 1450 }));
+    assert_eq!(routes::interface(text, "10.9.0.2".parse().unwrap()), None);
 }
 
 #[test]

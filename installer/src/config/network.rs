@@ -1,6 +1,6 @@
 //! `[network]`: which network the pods are on, how services are reached, and the name of a node's interface.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::ClusterConfig;
@@ -17,7 +17,7 @@ pub struct Network {
 }
 
 /// Who connects the pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plugin {
     /// Sealift itself: a bridge on every node and routes between them, for nodes on one L2 network.

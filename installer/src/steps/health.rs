@@ -61,7 +61,7 @@ fn services(context: &Context<'_>) -> Vec<Service> {
         ]);
     }
     if context.roles.master() || context.roles.worker() {
-        services.extend([containerd::step(), proxy::SERVICE, kubelet::step(), kube_proxy::step(), network::step()]);
+        services.extend([containerd::step(), proxy::SERVICE, kubelet::step(), kube_proxy::step(), network::settled()]);
     }
     services
 }

@@ -1,4 +1,7 @@
 //! The pod network: `installer agent` keeps the CNI file, the routes and the proxy's backends; then the node gets Ready.
+//!
+//! With an addon as network a master's node gets Ready later: it is this master's own run that applies the addon, after this
+//! step; the health step asks. A worker waits for the masters. With no network at all nobody waits: a person installs one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +13,7 @@ use super::api;
 use super::long_running::{self, Mode};
 use super::service::{Readiness, Service, UnitText, nothing_before};
 use crate::agent::cni;
+use crate::config::Plugin;
 use crate::context::Context;
 
 /// The unit.
@@ -31,21 +35,45 @@ pub fn step() -> Service {
         unit: UNIT,
         text: UnitText::Own(|context| long_running::unit(context, &MODE)),
         deadline: Duration::from_secs(240),
-        probe: node_ready,
+        probe: part_done,
         before_start: nothing_before,
         hint: "`journalctl -u sealift-agent` and `kubectl describe node` say more",
     }
 }
 
-/// Ready when the agent has written its network and the node says so itself.
+/// The same service, asked whether the node is ready: for when everything of this host has been done.
+pub fn settled() -> Service {
+    Service { probe: node_ready, ..step() }
+}
+
+/// Whether this host has done its part of the network.
+fn part_done(context: &Context<'_>) -> Result<Readiness> {
+    let plugin = context.config.network.plugin;
+    if plugin.addon().is_some() && context.roles.master() {
+        return Ok(Readiness::Ready);
+    }
+    node_ready(context)
+}
+
+/// Ready when the node says so itself; with the built-in bridge, not before the agent has written its network.
 pub fn node_ready(context: &Context<'_>) -> Result<Readiness> {
-    if !context.host.exists(Path::new(cni::FILE))? {
+    let plugin = context.config.network.plugin;
+    if plugin == Plugin::None {
+        return Ok(Readiness::Ready);
+    }
+    if plugin == Plugin::Bridge && !context.host.exists(Path::new(cni::FILE))? {
         return Ok(Readiness::NotYet(format!("the agent has not written `{}` yet", cni::FILE)));
     }
     let path = format!("/api/v1/nodes/{}", context.node.name);
-    Ok(match api::client(context)?.find(&path)? {
+    let readiness = match api::client(context)?.find(&path)? {
         None => Readiness::NotYet(format!("there is no node `{}`", context.node.name)),
         Some(node) => judge(&node),
+    };
+    Ok(match (readiness, plugin.addon()) {
+        (Readiness::NotYet(reason), Some(addon)) => {
+            Readiness::Waiting(format!("the masters have to apply the addon `{addon}`: {reason}"))
+        }
+        (readiness, _) => readiness,
     })
 }
 
