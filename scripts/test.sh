@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Runs all tests: scripts/test.sh; or one suite: scripts/test.sh unit|builder|host
+# Runs all tests: scripts/test.sh; or one suite: scripts/test.sh unit|builder|host|cluster
 #   unit     formatting, lints, licences, scripts, the tests of bundle and installer (no root needed)
 #   builder  the builder's own tests; then the real one on the Debian manifest and on local registries, archives, repositories (root)
 #   host     throwaway systemd hosts: the bed itself, then a master from bundle to pod (root)
+#   cluster  several such hosts: joins, failover, power cuts, membership, addresses (root, 16 GiB of memory)
 # Ends with one line `N passed, N failed`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-all}
-case $suite in all | unit | builder | host) ;; *) echo "usage: scripts/test.sh [unit|builder|host]" >&2; exit 2 ;; esac
+case $suite in all | unit | builder | host | cluster) ;; *) echo "usage: scripts/test.sh [unit|builder|host|cluster]" >&2; exit 2 ;; esac
 scripts/prerequisites.sh
 passed=0 failed=0 log=$(mktemp)
 # Hosts of an interrupted run go at the end of this one.
@@ -43,5 +44,6 @@ if [ "$suite" = all ] || [ "$suite" = builder ]; then
     tests "builder on real sources" cargo test --quiet -p e2e --no-fail-fast --test builder
 fi
 if [ "$suite" = all ] || [ "$suite" = host ]; then tests "host" cargo test --quiet -p e2e --no-fail-fast --test bed --test host; fi
+if [ "$suite" = all ] || [ "$suite" = cluster ]; then tests "cluster" cargo test --quiet -p e2e --no-fail-fast --test cluster; fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

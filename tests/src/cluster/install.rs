@@ -107,7 +107,7 @@ impl Cluster {
         if how.joins {
             let join = format!("/root/{name}.join");
             installer = installer.args(["--join", &join, "--passphrase-file", "/root/passphrase"]);
-        } else {
+        } else if !how.extra.contains(&"--join") {
             installer = installer.args(["--config", "/root/cluster.toml"]);
         }
         let finished: Finished = installer.args(how.extra).finish()?;
