@@ -9,6 +9,7 @@ pub mod ensure;
 pub mod etcd;
 pub mod founding;
 pub mod known;
+pub mod nodes;
 pub mod rbac;
 pub mod record;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use anyhow::{Context as _, Result};
 
 pub use bootstrap::Contribution;
 pub use founding::Founding;
-pub use known::{Known, administrator_anywhere};
+pub use known::{Known, administrator_anywhere, require_master};
 pub use record::Record;
 
 /// A client with every right, for the step that sets up RBAC. Its certificate is signed on the spot by the authority on

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 mod check;
+pub mod edit;
 pub mod network;
 
 pub use check::ConfigError;

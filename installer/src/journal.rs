@@ -143,6 +143,14 @@ impl<'a> Journal<'a> {
         pending
     }
 
+    /// What the last run was asked for, whether it has ended or not.
+    pub fn last(&self) -> Option<&Inputs> {
+        self.records.iter().rev().find_map(|record| match record {
+            Record::Begin { inputs, .. } => Some(inputs),
+            _ => None,
+        })
+    }
+
     /// Refuses inputs other than those of a pending run. Reads only.
     pub fn require(&self, inputs: &Inputs) -> Result<()> {
         let Some(pending) = self.pending() else { return Ok(()) };

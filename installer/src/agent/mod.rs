@@ -174,10 +174,18 @@ impl Agent<'_> {
         Ok(ClusterConfig::parse(&text, path)?)
     }
 
+    /// Where masters are, or will be soon.
+    fn api_servers(&self) -> Result<Vec<SocketAddr>> {
+        if let Some(record) = Record::cached(self.host, Path::new(RECORD))? {
+            return Ok(record.api_servers());
+        }
+        let config = self.config()?;
+        Ok(config.masters().map(|master| SocketAddr::new(master.address, APISERVER_PORT)).collect())
+    }
+
     /// `None` while the list waits for its next reload.
     fn keep_proxy(&mut self) -> Result<Option<()>> {
-        let config = self.config()?;
-        self.backends.set_masters(config.masters().map(|master| SocketAddr::new(master.address, APISERVER_PORT)));
+        self.backends.set_masters(self.api_servers()?);
         if self.host.exists(Path::new(KUBELET_CLIENT))? {
             let probes = probe::all(&self.backends.addresses(), &self.authority()?, self.host);
             self.backends.observe(&probes);

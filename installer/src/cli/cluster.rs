@@ -80,12 +80,16 @@ pub struct Patience {
     pub wait: Duration,
 }
 
-/// Arguments of `refresh`.
+/// Arguments of `refresh` and `resume`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Refresh {
     /// Patience with other hosts.
     #[command(flatten)]
     pub patience: Patience,
+
+    /// Ask the master at this address first: for hosts that no longer know any address of a master
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
 
     /// Form of the output.
     #[command(flatten)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::Record;
+use super::record::APISERVER_PORT;
 use crate::agent::RECORD;
 use crate::config::ClusterConfig;
 use crate::context::ETC;
@@ -16,8 +17,6 @@ use crate::pki::files::{Wanted, certificate_path, key_path};
 use crate::pki::{Authority, AuthorityName, KUBELET_CLIENT, Secret};
 use crate::report::{Exit, Explain as _};
 
-/// The apiserver's port on every master.
-const APISERVER_PORT: u16 = 6443;
 /// Between hosts of one site; who hangs is passed over.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(2), total: Duration::from_secs(10), body: 8 << 20 };
 
@@ -72,11 +71,24 @@ impl Known {
         Ok(Some(Self { config, text, record: None, source: Source::Seed }))
     }
 
+    /// Where API servers may be found; one that a person names comes first.
+    fn api_servers(&self, from: Option<IpAddr>) -> Vec<SocketAddr> {
+        let at = |address| SocketAddr::new(address, APISERVER_PORT);
+        let masters = || self.config.masters().map(|master| at(master.address)).collect();
+        let servers: Vec<SocketAddr> = self.record.as_ref().map_or_else(masters, Record::api_servers);
+        from.map(at).into_iter().chain(servers).collect()
+    }
+
     /// What the cluster says when it can be asked, with a copy kept on disk; else what is on this host, and why nobody
     /// could be asked.
     pub fn freshest(host: &Host) -> Result<Option<(Self, Option<String>)>> {
+        Self::freshest_from(host, None)
+    }
+
+    /// As [`Known::freshest`]; a master at an address that a person gives is asked before all others.
+    pub fn freshest_from(host: &Host, from: Option<IpAddr>) -> Result<Option<(Self, Option<String>)>> {
         let Some(known) = Self::here(host)? else { return Ok(None) };
-        let asked = ask(host, &known.config).and_then(|client| Record::read(&client));
+        let asked = ask(host, &known, from).and_then(|client| Record::read(&client));
         let reason = match asked {
             Ok(Some(record)) => {
                 record.keep(host, Path::new(RECORD))?;
@@ -91,15 +103,15 @@ impl Known {
 
 /// A client that may read the record: the administrator on a master, else the node itself through whichever master
 /// answers.
-fn ask<'a>(host: &'a Host, config: &ClusterConfig) -> Result<Client<'a>> {
+fn ask<'a>(host: &'a Host, known: &Known, from: Option<IpAddr>) -> Result<Client<'a>> {
     if host.exists(&key_path(AuthorityName::Cluster.stem()))? {
-        return administrator_anywhere(host, config);
+        return administrator(host, known, from);
     }
     if !host.exists(Path::new(KUBELET_CLIENT))? {
         bail!("this host has no certificate to ask the API with");
     }
     let authority = text_of(host, &certificate_path(AuthorityName::Cluster.stem()))?;
-    first_ready(config, None, |address| {
+    first_ready(&known.api_servers(from), |address| {
         let credentials = Credentials::Files { host, certificate: KUBELET_CLIENT.into(), key: KUBELET_CLIENT.into() };
         Ok(Client::new(address, &authority, credentials)?)
     })
@@ -107,32 +119,39 @@ fn ask<'a>(host: &'a Host, config: &ClusterConfig) -> Result<Client<'a>> {
 
 /// A client with every right, of this master's own apiserver, else of the first other master that is ready. For commands;
 /// its certificate is signed on the spot and lasts a quarter of an hour.
-pub fn administrator_anywhere(host: &Host, config: &ClusterConfig) -> Result<Client<'static>> {
-    let stem = AuthorityName::Cluster.stem();
-    if !host.exists(&key_path(stem))? {
-        return Err(anyhow!("this host is not a master: `{}` does not exist", key_path(stem).display()))
-            .exit(Exit::Usage)
-            .hint("run the command on a master");
+pub fn administrator_anywhere(host: &Host) -> Result<Client<'static>> {
+    require_master(host)?;
+    administrator(host, &Known::here(host)?.context("this host knows of no cluster")?, None)
+}
+
+/// Refuses on hosts that do not hold the cluster's authority.
+pub fn require_master(host: &Host) -> Result<()> {
+    let key = key_path(AuthorityName::Cluster.stem());
+    if host.exists(&key)? {
+        return Ok(());
     }
+    Err(anyhow!("this host is not a master: `{}` does not exist", key.display()))
+        .exit(Exit::Usage)
+        .hint("run the command on a master")
+}
+
+fn administrator(host: &Host, known: &Known, from: Option<IpAddr>) -> Result<Client<'static>> {
+    let stem = AuthorityName::Cluster.stem();
     let certificate = text_of(host, &certificate_path(stem))?;
     let authority = Authority::load(&certificate, &Secret::new(text_of(host, &key_path(stem))?))?;
-    let node = config.nodes.first().context("the config has no node")?;
-    let leaf = Wanted::of(config, node).subject.bootstrap_admin();
+    let node = known.config.nodes.first().context("the config has no node")?;
+    let leaf = Wanted::of(&known.config, node).subject.bootstrap_admin();
     let own = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), APISERVER_PORT);
-    first_ready(config, Some(own), |address| {
+    let servers: Vec<SocketAddr> = std::iter::once(own).chain(known.api_servers(from)).collect();
+    first_ready(&servers, |address| {
         Ok(Client::new(address, &certificate, Credentials::Memory(authority.issue(&leaf, host.now())?))?)
     })
 }
 
-fn first_ready<'a>(
-    config: &ClusterConfig,
-    own: Option<SocketAddr>,
-    client: impl Fn(SocketAddr) -> Result<Client<'a>>,
-) -> Result<Client<'a>> {
-    let masters = config.masters().map(|master| SocketAddr::new(master.address, APISERVER_PORT));
+fn first_ready<'a>(servers: &[SocketAddr], client: impl Fn(SocketAddr) -> Result<Client<'a>>) -> Result<Client<'a>> {
     let mut reasons = Vec::new();
-    for address in own.into_iter().chain(masters) {
-        let client = client(address)?.with_limits(LIMITS);
+    for address in servers {
+        let client = client(*address)?.with_limits(LIMITS);
         match client.healthy("/readyz") {
             Ok(()) => return Ok(client),
             Err(error) => reasons.push(error.to_string()),

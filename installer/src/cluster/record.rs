@@ -6,6 +6,7 @@
 //! not believed. Everybody writes it through [`Record::update`] or [`Record::change`]: compare and swap, no update is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -20,6 +21,8 @@ use crate::report::Explain as _;
 
 /// Name of the ConfigMap.
 pub const NAME: &str = "sealift-cluster";
+/// The apiserver's port on every master.
+pub const APISERVER_PORT: u16 = 6443;
 const COLLECTION: &str = "/api/v1/namespaces/kube-system/configmaps";
 const PATH: &str = "/api/v1/namespaces/kube-system/configmaps/sealift-cluster";
 /// Each conflict means that somebody else's write succeeded, so this many others would have to write in a row.
@@ -38,6 +41,8 @@ pub struct Record {
     pub tokens: BTreeMap<String, String>,
     /// Ids of tokens that were withdrawn: a host that still knows one does not make it valid again.
     pub revoked: BTreeSet<String>,
+    /// Masters whose address has changed in the config and not yet on the host: node → the address it leaves.
+    pub moving: BTreeMap<String, IpAddr>,
     /// Digests of the configs of former generations, the newest last.
     history: Vec<Digest>,
     text: String,
@@ -54,18 +59,24 @@ struct Stored {
     revoked: String,
     #[serde(default = "empty_list")]
     history: String,
+    #[serde(default = "empty_object")]
+    moving: String,
 }
 
 fn empty_list() -> String {
     "[]".to_owned()
 }
 
+fn empty_object() -> String {
+    "{}".to_owned()
+}
+
 impl Record {
     /// The record of a config's text.
     pub fn new(text: &str, generation: u64, tokens: BTreeMap<String, String>) -> Result<Self> {
         let config = ClusterConfig::parse(text, Path::new("cluster.toml"))?;
-        let (revoked, history) = (BTreeSet::new(), Vec::new());
-        Ok(Self { config, generation, tokens, revoked, history, text: text.to_owned() })
+        let (revoked, moving, history) = Default::default();
+        Ok(Self { config, generation, tokens, revoked, moving, history, text: text.to_owned() })
     }
 
     /// The config's text.
@@ -92,6 +103,12 @@ impl Record {
         text.clone_into(&mut self.text);
         self.generation += 1;
         Ok(())
+    }
+
+    /// Where API servers may be found: every master's address, and those that masters are about to leave.
+    pub fn api_servers(&self) -> Vec<SocketAddr> {
+        let masters = self.config.masters().map(|master| master.address).chain(self.moving.values().copied());
+        masters.map(|address| SocketAddr::new(address, APISERVER_PORT)).collect()
     }
 
     /// Withdraws a bootstrap token: its holder becomes nobody, and no master makes its Secret again.
@@ -127,6 +144,7 @@ impl Record {
             tokens: json(&self.tokens)?,
             revoked: json(&self.revoked)?,
             history: json(&self.history)?,
+            moving: json(&self.moving)?,
         })
     }
 
@@ -142,6 +160,7 @@ impl Record {
         record.revoked =
             serde_json::from_str(&stored.revoked).context("reading the cluster record's revoked tokens")?;
         record.history = serde_json::from_str(&stored.history).context("reading the cluster record's history")?;
+        record.moving = serde_json::from_str(&stored.moving).context("reading the cluster record's moving nodes")?;
         Ok(record)
     }
 

@@ -13,6 +13,7 @@ use crate::output::Output;
 use crate::plan::Steps;
 use crate::report::Exit;
 
+mod again;
 mod check;
 mod config;
 mod install;

@@ -18,7 +18,7 @@ use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::Host;
 use crate::join::{self, Join};
-use crate::journal::{Inputs, Journal};
+use crate::journal::{Inputs, Journal, Pending};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
 use crate::store::{Metered, Stream, classify, running_program};
@@ -236,6 +236,16 @@ fn fitting(roles: Roles, node: &Node) -> Result<Roles> {
     Err(anyhow!("`--role {roles}` does not fit: node `{}` has the roles {}", node.name, node.roles))
         .exit(Exit::Usage)
         .hint("the cluster config says what each host is for; correct it or the command line, or leave `--role` out")
+}
+
+/// Refuses to go on with another installer than the one that began.
+pub(super) fn require_installer(host: &Host, pending: &Pending) -> Result<()> {
+    if running_program(host)? == pending.inputs.installer {
+        return Ok(());
+    }
+    Err(anyhow!("the run that began at {} was another installer's", pending.since))
+        .exit(Exit::Usage)
+        .hint("`/opt/sealift/bin/installer resume` is the one that began it; or give the whole command again with `--abandon`")
 }
 
 /// Refuses to go on with other inputs than those of a pending run, unless it is to be given up.

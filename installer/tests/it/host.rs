@@ -84,7 +84,7 @@ impl Bed {
     pub(crate) fn resume(&self) -> anyhow::Result<Exit> {
         let patience = installer::cli::cluster::Patience { wait: std::time::Duration::ZERO };
         let format = installer::cli::Format { json: false };
-        let arguments = installer::cli::cluster::Refresh { patience, format };
+        let arguments = installer::cli::cluster::Refresh { patience, from: None, format };
         commands::resume(&self.host, &arguments, &Output::silent(), &tiny)
     }
 

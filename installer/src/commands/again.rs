@@ -1,0 +1,91 @@
+//! A run from what is on the host already: the images of a generation, no bundle. `resume` and `refresh` are this.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bundle::component::Role;
+use bundle::{Digest, Image};
+
+use super::install::finish;
+use super::prepare::{Asked, Origin, Prepared};
+use crate::config::{ClusterConfig, Roles, role_name};
+use crate::engine::{self, Numbering, Record, Summary};
+use crate::event::{Event, Events as _, Fan, Log};
+use crate::facts::Facts;
+use crate::generation::Switch;
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::output::Output;
+use crate::plan::{Plan, StepsOf};
+use crate::report::Exit;
+use crate::store::{Program, Store};
+
+/// What is run again.
+pub(super) struct Again {
+    /// For people.
+    pub(super) title: &'static str,
+    /// Digest of the index of the bundle that the images are from.
+    pub(super) index: Digest,
+    /// The images.
+    pub(super) images: Vec<Image>,
+    /// Text of the cluster config.
+    pub(super) config: String,
+    /// Where it is from, for messages.
+    pub(super) source: String,
+    /// The roles; those of the node when not known.
+    pub(super) roles: Option<Roles>,
+    /// How long to wait for other hosts.
+    pub(super) patience: Duration,
+}
+
+impl Again {
+    /// Runs all steps; each one's own check decides what is left to do. A pending run of other inputs is given up: who calls
+    /// this has decided that. The lock is held.
+    pub(super) fn run(self, host: &Host, journal: Journal<'_>, output: &Output, steps: StepsOf) -> Result<Exit> {
+        let start = host.monotonic();
+        let config = ClusterConfig::parse(&self.config, Path::new(&self.source))?;
+        let facts = Facts::gather(host)?;
+        let origin = Origin { title: self.title.to_owned(), index: self.index };
+        let asked = Asked {
+            config,
+            text: self.config.clone(),
+            roles: self.roles,
+            join: None,
+            init: false,
+            patience: self.patience,
+        };
+        let prepared = Prepared::new(host, asked, facts, self.images, origin)?;
+        let switch = Switch { acceptance: None, config: prepared.config_text.clone() };
+        let plan =
+            Plan::new(steps(&prepared.roles), Store::comparing(), Program { digest: prepared.installer }, switch);
+        let log = Log::new(host);
+        let events = Fan(vec![output, &log]);
+        let context = prepared.context(host, &events);
+        let (bundle, roles) = (prepared.title.clone(), prepared.roles.to_string());
+        events.emit(&Event::RunStarted { roles, bundle, steps: plan.len() });
+        let mut record = Record { journal, inputs: prepared.inputs(), config: self.config, log: &log };
+        let mut summary = Summary::default();
+        let result = (|| {
+            let mut before = 0;
+            for part in [&plan.preflight, &plan.store, &plan.steps] {
+                let numbering = Numbering { before, total: plan.len() };
+                engine::run(part, &context, Some(&mut record), numbering, &mut summary)?;
+                before += part.len();
+            }
+            if summary.waiting.is_none() {
+                record.journal.end()?;
+            }
+            Ok(())
+        })();
+        finish(host, start, result, &summary, &events, output)
+    }
+}
+
+/// Roles as the journal has them.
+pub(super) fn parse_roles(text: &str) -> Result<Roles> {
+    let all = [Role::Master, Role::Worker, Role::Etcd];
+    let parse = |name: &str| all.into_iter().find(|role| role_name(*role) == name);
+    let roles: Option<Vec<Role>> = text.split(',').map(parse).collect();
+    Ok(Roles::new(roles.with_context(|| format!("the journal names unknown roles: `{text}`"))?))
+}
