@@ -17,13 +17,14 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
 pub use credentials::Credentials;
 use credentials::Tls;
-pub use error::Error;
+pub use error::{Distrust, Error};
 use http::{Request, Response};
 
 /// Content type of plain JSON.
@@ -48,6 +49,17 @@ impl Default for Limits {
     fn default() -> Self {
         Self { connect: Duration::from_secs(3), total: Duration::from_secs(30), body: 32 << 20 }
     }
+}
+
+/// What a server answered, whatever the status code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status code.
+    pub code: u16,
+    /// The server's clock (header `Date`), if it told a readable one.
+    pub time: Option<Timestamp>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// A client of one apiserver.
@@ -145,36 +157,69 @@ impl<'a> Client<'a> {
 
     /// Asks a health endpoint (`/readyz`, `/healthz`): fine if it answers 200.
     pub fn healthy(&self, path: &str) -> Result<(), Error> {
-        self.exchange(&Request { method: "GET", path, content: None }).map(drop)
+        self.exchange(&self.get_request(path)).map(drop)
+    }
+
+    /// Reads whatever the server answers: a refusal is an answer too.
+    pub fn ask(&self, path: &str) -> Result<Answer, Error> {
+        let response = self.send(&self.get_request(path))?;
+        // RFC 9110 §5.6.7: an HTTP date is in the form of RFC 822 and its successors.
+        let time = jiff::fmt::rfc2822::parse(&response.date).ok().map(|zoned| zoned.timestamp());
+        Ok(Answer { code: response.code, time, body: response.body })
+    }
+
+    /// Only opens a connection, and closes it when the server has shown a certificate that is accepted.
+    pub fn handshake(&self) -> Result<(), Error> {
+        let mut stream = self.connect()?;
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).map_err(|error| Error::of_stream(self.address, &error))?;
+        }
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+        Ok(())
     }
 
     fn json(&self, method: &str, path: &str, content: Option<(&str, &Value)>) -> Result<Value, Error> {
         let content = content.map(|(kind, value)| (kind, value.to_string().into_bytes()));
-        let body = self.exchange(&Request { method, path, content })?;
+        let body = self.exchange(&Request { method, path, content, bearer: self.tls.bearer() })?;
         serde_json::from_slice(&body).map_err(|error| Error::Content(format!("{method} {path}: {error}")))
     }
 
+    fn get_request<'r>(&'r self, path: &'r str) -> Request<'r> {
+        Request { method: "GET", path, content: None, bearer: self.tls.bearer() }
+    }
+
     fn exchange(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
-        let bytes = request.bytes(&self.address)?;
-        let deadline = Instant::now() + self.limits.total;
-        let config = self.tls.config()?;
-        let connection = ClientConnection::new(Arc::clone(&config), self.name.clone())
-            .map_err(|error| Error::Connect(self.address, error.to_string()))?;
-        let socket = TcpStream::connect_timeout(&self.address, self.limits.connect)
-            .map_err(|error| Error::Connect(self.address, error.to_string()))?;
-        let timed = Timed { socket, deadline };
-        // The socket sends small requests whole; waiting for more would only delay them.
-        let _ = timed.socket.set_nodelay(true);
-        let mut stream = StreamOwned::new(connection, timed);
-        let failed = |error: std::io::Error| Error::Connect(self.address, error.to_string());
-        stream.write_all(&bytes).and_then(|()| stream.flush()).map_err(failed)?;
-        let response = Response::read(&mut stream, self.limits.body).map_err(failed)?;
-        stream.conn.send_close_notify();
-        let _ = stream.flush();
+        let response = self.send(request)?;
         if (200..300).contains(&response.code) {
             return Ok(response.body);
         }
         Err(Error::of_response(request.method, request.path, response.code, &response.body))
+    }
+
+    fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let bytes = request.bytes(&self.address)?;
+        let mut stream = self.connect()?;
+        let failed = |error: std::io::Error| Error::of_stream(self.address, &error);
+        stream.write_all(&bytes).and_then(|()| stream.flush()).map_err(failed)?;
+        let response = Response::read(&mut stream, self.limits.body).map_err(failed)?;
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+        Ok(response)
+    }
+
+    /// A connection; the handshake comes with the first bytes.
+    fn connect(&self) -> Result<StreamOwned<ClientConnection, Timed>, Error> {
+        let deadline = Instant::now() + self.limits.total;
+        let failed = |error: &dyn std::fmt::Display| Error::Connect(self.address, error.to_string());
+        let config = self.tls.config()?;
+        let connection =
+            ClientConnection::new(Arc::clone(&config), self.name.clone()).map_err(|error| failed(&error))?;
+        let socket = TcpStream::connect_timeout(&self.address, self.limits.connect).map_err(|error| failed(&error))?;
+        let timed = Timed { socket, deadline };
+        // The socket sends small requests whole; waiting for more would only delay them.
+        let _ = timed.socket.set_nodelay(true);
+        Ok(StreamOwned::new(connection, timed))
     }
 }
 

@@ -17,6 +17,8 @@ use crate::pki::{Pair, Secret};
 pub enum Credentials<'a> {
     /// Not at all.
     Anonymous,
+    /// With a bearer token (a bootstrap token: `id.secret`).
+    Token(Secret),
     /// With a certificate that is only in memory.
     Memory(Pair),
     /// With a certificate and key in files, read again before each request; both may be the same file.
@@ -60,9 +62,17 @@ impl<'a> Tls<'a> {
         Ok(Self { roots: Arc::new(roots), credentials, made: Mutex::new(None) })
     }
 
+    /// The token that requests carry, if that is how the client proves who it is.
+    pub(super) fn bearer(&self) -> Option<&Secret> {
+        match &self.credentials {
+            Credentials::Token(token) => Some(token),
+            _ => None,
+        }
+    }
+
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
         let (certificate, key) = match &self.credentials {
-            Credentials::Anonymous => (String::new(), Secret::new(String::new())),
+            Credentials::Anonymous | Credentials::Token(_) => (String::new(), Secret::new(String::new())),
             Credentials::Memory(pair) => (pair.certificate.clone(), pair.key.clone()),
             Credentials::Files { host, certificate, key } => {
                 let read = |path: &PathBuf| match host.read_text(path) {
@@ -89,7 +99,7 @@ impl<'a> Tls<'a> {
             .map_err(|error| problem(error.to_string()))?
             .with_root_certificates(Arc::clone(&self.roots));
         let mut config = match self.credentials {
-            Credentials::Anonymous => builder.with_no_client_auth(),
+            Credentials::Anonymous | Credentials::Token(_) => builder.with_no_client_auth(),
             Credentials::Memory(_) | Credentials::Files { .. } => {
                 let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
                     .collect::<Result<Vec<_>, _>>()

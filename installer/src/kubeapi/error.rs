@@ -4,12 +4,26 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+/// Why a server's certificate was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// Another authority signed it: another cluster, or somebody in the middle.
+    Authority,
+    /// Not valid at this time: it ended, or one of the clocks is wrong.
+    Time,
+    /// For another address, or not for servers.
+    Subject,
+}
+
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No answer: the connection, the handshake or the transfer failed.
     #[error("no answer from the apiserver at {0}: {1}")]
     Connect(SocketAddr, String),
+    /// It answered with a certificate that was not accepted. Nothing was sent to it.
+    #[error("the certificate of {0} is not accepted: {2}")]
+    Distrusted(SocketAddr, Distrust, String),
     /// The client's own certificate, key or authority cannot be used.
     #[error("{0}")]
     Credentials(String),
@@ -51,7 +65,28 @@ impl Error {
 
     /// Whether it may pass by itself: no connection, too many requests, a server that is starting or stopping.
     pub fn passing(&self) -> bool {
-        matches!(self, Self::Connect(..)) || matches!(self.code(), Some(429 | 500..=599))
+        matches!(self, Self::Connect(..) | Self::Distrusted(..)) || matches!(self.code(), Some(429 | 500..=599))
+    }
+
+    /// From an error of the stream, which knows whether the handshake or the transfer failed.
+    pub(super) fn of_stream(address: SocketAddr, error: &std::io::Error) -> Self {
+        use rustls::CertificateError as Problem;
+        let found = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let Some(rustls::Error::InvalidCertificate(problem)) = found else {
+            return Self::Connect(address, error.to_string());
+        };
+        let distrust = match problem {
+            Problem::Expired
+            | Problem::ExpiredContext { .. }
+            | Problem::NotValidYet
+            | Problem::NotValidYetContext { .. } => Distrust::Time,
+            Problem::NotValidForName
+            | Problem::NotValidForNameContext { .. }
+            | Problem::InvalidPurpose
+            | Problem::InvalidPurposeContext { .. } => Distrust::Subject,
+            _ => Distrust::Authority,
+        };
+        Self::Distrusted(address, distrust, error.to_string())
     }
 
     pub(super) fn of_response(method: &str, path: &str, code: u16, body: &[u8]) -> Self {

@@ -7,6 +7,7 @@ use std::io::{Error, ErrorKind, Read, Result};
 use std::net::SocketAddr;
 
 use super::error;
+use crate::pki::Secret;
 
 const HEAD_LIMIT: usize = 64 << 10;
 const INTERIM_LIMIT: usize = 4;
@@ -18,6 +19,8 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a str,
     /// Content type and body.
     pub(super) content: Option<(&'a str, Vec<u8>)>,
+    /// A bearer token.
+    pub(super) bearer: Option<&'a Secret>,
 }
 
 impl Request<'_> {
@@ -30,6 +33,15 @@ impl Request<'_> {
             "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sealift\r\nAccept: application/json\r\nConnection: close\r\n",
             self.method, self.path
         );
+        if let Some(token) = self.bearer {
+            let token = token.expose();
+            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(error::Error::Credentials("the bearer token has characters that no token has".to_owned()));
+            }
+            head.push_str("Authorization: Bearer ");
+            head.push_str(token);
+            head.push_str("\r\n");
+        }
         if let Some((kind, body)) = &self.content {
             use std::fmt::Write as _;
             // Writing to a String cannot fail.
@@ -60,6 +72,8 @@ pub(super) fn query_value(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) code: u16,
+    /// The server's clock as it says (`Date`), unread.
+    pub(super) date: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -78,7 +92,7 @@ impl Response {
                 Framing::Chunked => wire.chunked(body_limit)?,
                 Framing::End => wire.rest(body_limit)?,
             };
-            return Ok(Self { code: head.code, body });
+            return Ok(Self { code: head.code, date: head.date, body });
         }
         Err(wrong("too many interim responses"))
     }
@@ -97,6 +111,7 @@ enum Framing {
 
 struct Head {
     code: u16,
+    date: String,
     framing: Framing,
 }
 
@@ -107,7 +122,7 @@ impl Head {
         let rest = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "));
         let code = rest.and_then(|rest| rest.get(..3)).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
         let code = code.and_then(|code| code.parse().ok()).ok_or_else(|| wrong("no status line"))?;
-        let (mut length, mut chunked) = (None, false);
+        let (mut length, mut chunked, mut date) = (None, false, String::new());
         loop {
             let line = wire.line(&mut budget)?;
             if line.is_empty() {
@@ -131,6 +146,8 @@ impl Head {
                     return Err(wrong("an unknown transfer encoding"));
                 }
                 chunked = true;
+            } else if name.eq_ignore_ascii_case("date") {
+                value.clone_into(&mut date);
             } else if name.eq_ignore_ascii_case("content-encoding") && !value.eq_ignore_ascii_case("identity") {
                 return Err(wrong("a content encoding that was not asked for"));
             }
@@ -141,7 +158,7 @@ impl Head {
             (None, true) => Framing::Chunked,
             (None, false) => Framing::End,
         };
-        Ok(Self { code, framing })
+        Ok(Self { code, date, framing })
     }
 }
 
@@ -321,8 +338,10 @@ mod tests {
     fn a_path_cannot_smuggle_a_second_request() {
         let host = "127.0.0.1:6443".parse().unwrap();
         for path in ["/a b", "/a\r\nX: y", "api", "", "/ä", "/a#b"] {
-            assert!(Request { method: "GET", path, content: None }.bytes(&host).is_err(), "{path:?}");
+            assert!(Request { method: "GET", path, content: None, bearer: None }.bytes(&host).is_err(), "{path:?}");
         }
+        let token = Secret::new("abc\r\nX: y".to_owned());
+        assert!(Request { method: "GET", path: "/api", bearer: Some(&token), content: None }.bytes(&host).is_err());
         assert_eq!(query_value("a+b/c=é"), "a%2Bb%2Fc%3D%C3%A9");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::*;
 use crate::host::Host;
-use crate::pki::{Authority, AuthorityName, Leaf, Pair, Usage};
+use crate::pki::{Authority, AuthorityName, Leaf, Pair, Secret, Usage};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -157,21 +157,31 @@ fn only_the_pinned_authority_the_right_address_and_a_valid_certificate_are_accep
     let stranger = Authority::create(AuthorityName::Cluster, "another", now).unwrap();
     let good = leaf(Usage::Server, "127.0.0.1");
     let cases = [
-        (pinned.issue(&good, now).unwrap(), ""),
-        (other.issue(&good, now).unwrap(), "BadSignature"),
-        (stranger.issue(&good, now).unwrap(), "UnknownIssuer"),
-        (pinned.issue(&leaf(Usage::Server, "10.9.0.1"), now).unwrap(), "not valid for"),
-        (pinned.issue(&good, now - 3 * HOUR).unwrap(), "expired"),
-        (pinned.issue(&good, now + 48 * HOUR).unwrap(), "not valid yet"),
-        (pinned.issue(&leaf(Usage::Client, "127.0.0.1"), now).unwrap(), "server authentication"),
+        (pinned.issue(&good, now).unwrap(), "", None),
+        (other.issue(&good, now).unwrap(), "BadSignature", Some(Distrust::Authority)),
+        (stranger.issue(&good, now).unwrap(), "UnknownIssuer", Some(Distrust::Authority)),
+        (pinned.issue(&leaf(Usage::Server, "10.9.0.1"), now).unwrap(), "not valid for", Some(Distrust::Subject)),
+        (pinned.issue(&good, now - 3 * HOUR).unwrap(), "expired", Some(Distrust::Time)),
+        (pinned.issue(&good, now + 48 * HOUR).unwrap(), "not valid yet", Some(Distrust::Time)),
+        (
+            pinned.issue(&leaf(Usage::Client, "127.0.0.1"), now).unwrap(),
+            "server authentication",
+            Some(Distrust::Subject),
+        ),
     ];
-    for (pair, words) in cases {
+    for (pair, words, distrust) in cases {
         let server = Server::start(&pinned, &pair, vec![answer("200 OK", "{}")]);
         let result = client(&pinned, &server).get("/version");
         match result {
             Ok(_) => assert_eq!(words, "", "accepted"),
-            Err(error) => assert!(!words.is_empty() && error.to_string().contains(words), "{error}: {words}"),
+            Err(error) => {
+                assert!(!words.is_empty() && error.to_string().contains(words), "{error}: {words}");
+                assert!(matches!(error, Error::Distrusted(_, why, _) if Some(why) == distrust), "{error:?}");
+            }
         }
+        assert_eq!(server.stop().len(), usize::from(words.is_empty()), "something was sent to a stranger");
+        let server = Server::start(&pinned, &pair, vec![String::new()]);
+        assert_eq!(client(&pinned, &server).handshake().is_ok(), words.is_empty());
         server.stop();
     }
     let pair = pinned.issue(&leaf(Usage::Server, "10.9.0.1"), now).unwrap();
@@ -218,4 +228,20 @@ fn a_rotated_certificate_is_shown_from_the_next_request_on() {
     client.get("/version").unwrap();
     let shown: Vec<_> = server.stop().into_iter().map(|(_, certificate)| certificate.unwrap()).collect();
     assert_eq!(shown, [first.clone(), first, second]);
+}
+
+#[test]
+fn a_token_is_shown_and_a_refusal_still_tells_the_servers_time() {
+    let refused = "HTTP/1.1 401 Unauthorized\r\nDate: Sat, 21 Nov 2026 11:29:12 GMT\r\nContent-Length: 2\r\n\r\n{}";
+    let (authority, server) = serve(vec![refused.to_owned(), answer("200 OK", "{}")]);
+    let token = Credentials::Token(Secret::new("abcdef.0123456789abcdef".to_owned()));
+    let client = Client::new(server.address, &authority.pair().certificate, token).unwrap();
+    let found = client.ask("/api").unwrap();
+    assert_eq!((found.code, found.time), (401, Some("2026-11-21T11:29:12Z".parse().unwrap())));
+    assert_eq!(client.ask("/api").unwrap().time, None);
+    assert!(!format!("{client:?}").contains("0123456789"));
+    for (request, certificate) in server.stop() {
+        assert!(request.contains("\r\nAuthorization: Bearer abcdef.0123456789abcdef\r\n"), "{request}");
+        assert_eq!(certificate, None);
+    }
 }
