@@ -275,7 +275,7 @@ fn the_proxy_asks_nginx_before_it_is_started_and_never_overwrites_the_agents_lis
     assert!(!bed.host.fake().commands().iter().any(|command| command.contains("restart")), "started all the same");
 
     let backends = bed.host.read_text(Path::new(super::proxy::BACKENDS)).unwrap().unwrap();
-    assert_eq!(backends, "server 192.0.2.1:6443 max_fails=1 fail_timeout=10s;\n");
+    assert_eq!(backends, "server 192.0.2.1:6443 max_fails=1 fail_timeout=2s;\n");
     bed.put(super::proxy::BACKENDS, "server 192.0.2.9:6443 down;\n");
     assert!(bed.changes(&Proxy).iter().all(|change| !change.contains("backends")));
 }
