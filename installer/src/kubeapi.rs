@@ -131,6 +131,26 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Reads all objects of a collection and hands over each page as it comes; `path` may have a query. Nothing of earlier
+    /// pages is kept.
+    pub fn pages(&self, path: &str, mut each: impl FnMut(Vec<Value>)) -> Result<(), Error> {
+        let (joint, mut next) = (if path.contains('?') { '&' } else { '?' }, String::new());
+        // No cluster has more pages; a server that never ends is one that lies.
+        for _ in 0..10_000 {
+            let mut page = self.get(&format!("{path}{joint}limit={PAGE}{next}"))?;
+            match page.get_mut("items").map(Value::take) {
+                Some(Value::Array(found)) => each(found),
+                Some(Value::Null) => {}
+                _ => return Err(Error::Content(format!("{path}: the list has no items"))),
+            }
+            match page.pointer("/metadata/continue").and_then(Value::as_str) {
+                Some(token) if !token.is_empty() => next = format!("&continue={}", http::query_value(token)),
+                _ => return Ok(()),
+            }
+        }
+        Err(Error::Content(format!("{path}: the list does not end")))
+    }
+
     /// Creates an object in a collection.
     pub fn post(&self, path: &str, object: &Value) -> Result<Value, Error> {
         self.json("POST", path, Some((JSON, object)))
