@@ -4,8 +4,6 @@
 pub const HARDENING: &str = "\
 StateDirectory=sealift/approver
 StateDirectoryMode=0700
-RuntimeDirectory=sealift/approver
-RuntimeDirectoryMode=0700
 UMask=0077
 NoNewPrivileges=yes
 CapabilityBoundingSet=

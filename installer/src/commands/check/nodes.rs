@@ -1,0 +1,88 @@
+//! The nodes: what the API says of each, and whether its kubelet shows a certificate of the cluster and refuses strangers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::dial::for_all;
+use super::table::Table;
+use super::{Question, api};
+use crate::config::Node;
+use crate::kubeapi::{Client, Credentials};
+
+const KUBELET_PORT: u16 = 10250;
+
+/// One row a node.
+pub(super) fn look(question: &Question<'_>, client: &Client<'_>, table: &mut Table) {
+    let mut found: BTreeMap<String, Result<(), String>> = BTreeMap::new();
+    let listed = client.pages("/api/v1/nodes", |page| found.extend(page.iter().filter_map(state)));
+    if let Err(error) = listed {
+        return table.failed("nodes", format!("{error:#}"));
+    }
+    let wanted: Vec<&Node> =
+        question.config.nodes.iter().filter(|node| node.roles.master() || node.roles.worker()).collect();
+    let kubelets = for_all(&wanted, |node| kubelet(question, node));
+    for (node, kubelet) in wanted.iter().zip(kubelets) {
+        let subject = format!("node {} ({})", node.name, node.address);
+        match (found.remove(&node.name), kubelet) {
+            (None, _) => table.failed(subject, "in the cluster's config, but it has not joined"),
+            (Some(Err(reason)), _) => table.failed(subject, reason),
+            (Some(Ok(())), Err(error)) => table.failed(subject, format!("ready, but its kubelet: {error:#}")),
+            (Some(Ok(())), Ok(skew)) => {
+                api::clock(table, &subject, "ready, its kubelet refuses strangers", skew);
+            }
+        }
+    }
+    for name in found.into_keys() {
+        table.warning(format!("node {name}"), "in the API, but not in the cluster's config");
+    }
+}
+
+/// Name and readiness of a node object.
+fn state(node: &Value) -> Option<(String, Result<(), String>)> {
+    let name = node.pointer("/metadata/name")?.as_str()?.to_owned();
+    let conditions =
+        node.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    let state = match ready {
+        Some(ready) if ready["status"] == "True" => Ok(()),
+        Some(ready) => Err(format!("not ready: {}", ready["message"].as_str().unwrap_or("no reason given"))),
+        None => Err("it has no status yet".to_owned()),
+    };
+    Some((name, state))
+}
+
+/// Asks a kubelet without any certificate; it has to answer 401, with a certificate for its address by the cluster's
+/// authority. Gives the difference of the clocks.
+fn kubelet(question: &Question<'_>, node: &Node) -> Result<Option<f64>> {
+    let address = SocketAddr::new(node.address, KUBELET_PORT);
+    let client = Client::new(address, question.authority()?, Credentials::Anonymous)?.with_limits(question.limits());
+    let before = question.host.now();
+    let answer = client.ask("/pods")?;
+    let after = question.host.now();
+    ensure!(answer.code == 401, "it answers {} to somebody without a certificate, not 401", answer.code);
+    Ok(answer.time.map(|theirs| api::skew(before, after, theirs)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_object_says_whether_it_is_ready() {
+        let node = |status: &str| {
+            json!({"metadata": {"name": "w1"}, "status": {"conditions": [
+                {"type": "MemoryPressure", "status": "False"},
+                {"type": "Ready", "status": status, "message": "Kubelet stopped posting node status."},
+            ]}})
+        };
+        assert_eq!(state(&node("True")), Some(("w1".to_owned(), Ok(()))));
+        let (_, reason) = state(&node("Unknown")).unwrap();
+        assert_eq!(reason, Err("not ready: Kubelet stopped posting node status.".to_owned()));
+        assert!(state(&json!({"metadata": {"name": "w1"}})).unwrap().1.is_err());
+        assert_eq!(state(&json!({})), None);
+    }
+}
