@@ -50,6 +50,11 @@ impl Roles {
         self.contains(Role::Etcd)
     }
 
+    /// Whether a kubelet runs here: masters are nodes too, dedicated etcd members are not.
+    pub fn run_pods(&self) -> bool {
+        self.master() || self.worker()
+    }
+
     /// In a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = Role> {
         self.0.iter().copied()

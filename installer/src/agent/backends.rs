@@ -1,10 +1,11 @@
 //! The local proxy's list of apiservers: who answers, who does not, and what nginx is told.
 //!
-//! A master goes down after three failed probes and comes back after two good ones; the last one that is up is never
-//! taken away, because an empty list helps nobody. The file is written only when it changes, at most every five seconds.
+//! A master goes down after three failed probes and comes back after five good ones (coming back is not urgent, and a
+//! reload that comes too early costs every open connection). When none answers all are listed: whichever comes back first
+//! is then found by nginx itself, without waiting for the agent. The file is written only when it changes, at most every
+//! five seconds.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -20,16 +21,16 @@ pub const UNIT: &str = "sealift-proxy.service";
 /// Least time between two reloads.
 pub const RELOAD_EVERY: Duration = Duration::from_secs(5);
 const FAILURES: u32 = 3;
-const SUCCESSES: u32 = 2;
+const SUCCESSES: u32 = 5;
 
 /// The result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// It answered that it is ready.
+    /// It answered that it is ready, or that it does not know us: it lives.
     Ready,
     /// It did not answer in time, or said that it is not ready.
     Failed,
-    /// It answered, but not to us (no certificate yet, or an expired one): says nothing about it.
+    /// It could not be asked: says nothing about it.
     Unknown,
 }
 
@@ -45,12 +46,18 @@ struct Backend {
 pub struct Backends(BTreeMap<SocketAddr, Backend>);
 
 impl Backends {
-    /// Takes over the present list of masters; new ones begin as up.
+    /// What an earlier agent knew: the list as nginx has it.
+    pub fn restored(host: &Host) -> Result<Self> {
+        let known = read(host)?.into_iter();
+        Ok(Self(known.map(|(address, up)| (address, Backend { down: !up, against: 0 })).collect()))
+    }
+
+    /// Takes over the present list of masters. New ones begin as up in the first list; later they have to answer first: a
+    /// master is written into the record before its host is installed.
     pub fn set_masters(&mut self, masters: impl IntoIterator<Item = SocketAddr>) {
         let known = std::mem::take(&mut self.0);
-        self.0 =
-            masters.into_iter().map(|address| (address, known.get(&address).copied().unwrap_or_default())).collect();
-        self.keep_one_up();
+        let new = Backend { down: !known.is_empty(), against: 0 };
+        self.0 = masters.into_iter().map(|address| (address, known.get(&address).copied().unwrap_or(new))).collect();
     }
 
     /// The masters.
@@ -58,7 +65,7 @@ impl Backends {
         self.0.keys().copied().collect()
     }
 
-    /// Takes note of one round of probes. They count together, so that the order of masters does not matter.
+    /// Takes note of one round of probes.
     pub fn observe(&mut self, probes: &BTreeMap<SocketAddr, Probe>) {
         for (address, backend) in &mut self.0 {
             let agrees = match probes.get(address) {
@@ -67,53 +74,41 @@ impl Backends {
                 Some(Probe::Failed) => backend.down,
             };
             backend.against = if agrees { 0 } else { backend.against.saturating_add(1) };
-        }
-        let (mut up, mut failing) = (0, Vec::new());
-        for (address, backend) in &mut self.0 {
-            if backend.down && backend.against >= SUCCESSES {
-                *backend = Backend::default();
-            }
-            if !backend.down {
-                up += 1;
-                if backend.against >= FAILURES {
-                    failing.push(*address);
-                }
-            }
-        }
-        for address in failing {
-            // Its count stays, so that it goes down at once when another one comes back.
-            if up > 1 {
-                up -= 1;
-                self.0.insert(address, Backend { down: true, against: 0 });
+            let enough = if backend.down { SUCCESSES } else { FAILURES };
+            if backend.against >= enough {
+                *backend = Backend { down: !backend.down, against: 0 };
             }
         }
     }
 
-    fn keep_one_up(&mut self) {
-        if self.0.values().all(|backend| backend.down) {
-            for backend in self.0.values_mut() {
-                *backend = Backend::default();
-            }
-        }
+    /// Whether none of these has answered for a while.
+    pub fn all_down(&self, masters: &[SocketAddr]) -> bool {
+        masters.iter().all(|address| self.0.get(address).is_some_and(|backend| backend.down))
     }
 
-    /// The masters that are down, for `status`.
+    /// The masters to which nginx sends nobody; empty when none answers.
     pub fn down(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter(|(_, backend)| backend.down).map(|(address, _)| *address).collect()
+        let down: Vec<_> = self.0.iter().filter(|(_, backend)| backend.down).map(|(address, _)| *address).collect();
+        if down.len() == self.0.len() { Vec::new() } else { down }
     }
 
     /// What nginx includes. `None` without any master: the file is then left alone.
     pub fn text(&self) -> Option<String> {
-        if self.0.is_empty() {
-            return None;
-        }
-        Some(self.0.iter().fold(String::new(), |mut text, (address, backend)| {
-            let down = if backend.down { " down" } else { "" };
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "server {address} max_fails=1 fail_timeout=10s{down};");
-            text
-        }))
+        let down = self.down();
+        let lines: String = self.0.keys().map(|address| line(*address, down.contains(address))).collect();
+        (!lines.is_empty()).then_some(lines)
     }
+}
+
+/// The list to begin with: all masters are up.
+pub fn first(masters: impl IntoIterator<Item = SocketAddr>) -> String {
+    masters.into_iter().map(|address| line(address, false)).collect()
+}
+
+/// One `server` of nginx. It leaves a server alone for two seconds after a failed connection: long enough to spare most
+/// clients the wait for a dead one, short enough to find one that comes back when all had failed.
+fn line(address: SocketAddr, down: bool) -> String {
+    format!("server {address} max_fails=1 fail_timeout=2s{};\n", if down { " down" } else { "" })
 }
 
 /// The list as nginx has it, for `status`: address and whether it is up.

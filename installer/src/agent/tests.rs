@@ -217,52 +217,74 @@ fn probes(results: &[(u8, Probe)]) -> BTreeMap<SocketAddr, Probe> {
     results.iter().map(|(last, probe)| (address(*last), *probe)).collect()
 }
 
+fn observed(backends: &mut Backends, rounds: usize, results: &[(u8, Probe)]) {
+    (0..rounds).for_each(|_| backends.observe(&probes(results)));
+}
+
 #[test]
-fn a_master_goes_down_after_three_failures_and_comes_back_after_two_successes() {
+fn a_master_goes_down_after_three_failures_and_comes_back_after_five_successes() {
     let mut backends = Backends::default();
     backends.set_masters([address(1), address(2)]);
-    for round in 0..3 {
-        assert!(backends.down().is_empty(), "{round}");
-        backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Ready)]));
-    }
+    observed(&mut backends, 2, &[(1, Probe::Failed), (2, Probe::Ready)]);
+    assert!(backends.down().is_empty());
+    observed(&mut backends, 1, &[(1, Probe::Failed), (2, Probe::Ready)]);
     assert_eq!(backends.down(), [address(1)]);
     assert_eq!(
         backends.text().unwrap(),
-        "server 10.9.0.1:6443 max_fails=1 fail_timeout=10s down;\nserver 10.9.0.2:6443 max_fails=1 fail_timeout=10s;\n"
+        "server 10.9.0.1:6443 max_fails=1 fail_timeout=2s down;\nserver 10.9.0.2:6443 max_fails=1 fail_timeout=2s;\n"
     );
-    let directory = tempfile::tempdir().unwrap();
-    let host = Host::under(directory.path());
-    host.create_dir("/var/lib/sealift/agent".as_ref(), 0o700).unwrap();
-    host.write(super::backends::FILE.as_ref(), backends.text().unwrap().as_bytes(), 0o644).unwrap();
-    assert_eq!(super::backends::read(&host).unwrap(), [(address(1), false), (address(2), true)]);
-    backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
-    backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Ready)]));
-    backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
+    let both = [(1, Probe::Ready), (2, Probe::Ready)];
+    observed(&mut backends, 4, &both);
+    observed(&mut backends, 1, &[(1, Probe::Failed), (2, Probe::Ready)]);
+    observed(&mut backends, 4, &both);
     assert_eq!(backends.down(), [address(1)]);
-    backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Ready)]));
+    observed(&mut backends, 1, &both);
     assert!(backends.down().is_empty());
 }
 
 #[test]
-fn the_last_master_is_never_taken_away() {
+fn when_no_master_answers_all_are_listed_and_the_first_one_back_is_used_alone() {
     let mut backends = Backends::default();
-    backends.set_masters([address(1), address(2)]);
-    for _ in 0..9 {
-        backends.observe(&probes(&[(1, Probe::Failed), (2, Probe::Failed)]));
-    }
-    assert_eq!(backends.down().len(), 1);
-    // The one that was left goes down as soon as the other one is back.
-    for _ in 0..2 {
-        backends.observe(&probes(&[(1, Probe::Ready), (2, Probe::Failed)]));
-    }
-    assert_eq!(backends.down(), [address(2)]);
-    backends.set_masters([address(2)]);
-    assert!(backends.down().is_empty());
+    backends.set_masters([address(1), address(2), address(3)]);
+    observed(&mut backends, 3, &[(1, Probe::Failed), (2, Probe::Ready), (3, Probe::Ready)]);
+    assert_eq!(backends.down(), [address(1)]);
+    observed(&mut backends, 9, &[(1, Probe::Failed), (2, Probe::Failed), (3, Probe::Failed)]);
+    assert!(backends.down().is_empty() && !backends.text().unwrap().contains("down"));
+    assert!(backends.all_down(&backends.addresses()));
+    observed(&mut backends, 5, &[(1, Probe::Failed), (2, Probe::Ready), (3, Probe::Failed)]);
+    assert_eq!(backends.down(), [address(1), address(3)]);
     assert_eq!(Backends::default().text(), None);
 }
 
 #[test]
-fn an_answer_that_is_not_about_the_master_does_not_count() {
+fn a_master_that_is_added_has_to_answer_before_it_is_used() {
+    let mut backends = Backends::default();
+    backends.set_masters([address(1)]);
+    backends.set_masters([address(1), address(2)]);
+    assert_eq!(backends.down(), [address(2)]);
+    observed(&mut backends, 5, &[(1, Probe::Ready), (2, Probe::Ready)]);
+    assert!(backends.down().is_empty());
+    backends.set_masters([address(2)]);
+    assert_eq!(backends.addresses(), [address(2)]);
+}
+
+#[test]
+fn an_agent_goes_on_with_the_list_of_the_one_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::under(directory.path());
+    assert_eq!(Backends::restored(&host).unwrap(), Backends::default());
+    let mut backends = Backends::default();
+    backends.set_masters([address(1), address(2)]);
+    observed(&mut backends, 3, &[(1, Probe::Failed), (2, Probe::Ready)]);
+    host.create_dir("/var/lib/sealift/agent".as_ref(), 0o700).unwrap();
+    host.write(super::backends::FILE.as_ref(), backends.text().unwrap().as_bytes(), 0o644).unwrap();
+    assert_eq!(super::backends::read(&host).unwrap(), [(address(1), false), (address(2), true)]);
+    let restored = Backends::restored(&host).unwrap();
+    assert_eq!(restored.text(), backends.text());
+}
+
+#[test]
+fn who_answers_lives_even_if_it_does_not_know_us() {
     let refused = |code| {
         Err(Error::Status {
             method: "GET".into(),
@@ -273,14 +295,12 @@ fn an_answer_that_is_not_about_the_master_does_not_count() {
         })
     };
     assert_eq!(super::probe::judge(&Ok(())), Probe::Ready);
-    assert_eq!(super::probe::judge(&refused(401)), Probe::Unknown);
+    assert_eq!(super::probe::judge(&refused(401)), Probe::Ready);
     assert_eq!(super::probe::judge(&refused(500)), Probe::Failed);
     assert_eq!(super::probe::judge(&Err(Error::Connect(address(1), "refused".into()))), Probe::Failed);
     assert_eq!(super::probe::judge(&Err(Error::Credentials("none".into()))), Probe::Unknown);
     let mut backends = Backends::default();
     backends.set_masters([address(1), address(2)]);
-    for _ in 0..9 {
-        backends.observe(&probes(&[(1, Probe::Unknown)]));
-    }
+    observed(&mut backends, 9, &[(1, Probe::Unknown)]);
     assert!(backends.down().is_empty());
 }

@@ -32,6 +32,8 @@ use node::Workloads;
 
 /// The requests that are left pending, as a JSON list of [`Pending`].
 pub const PENDING: &str = "/var/lib/sealift/approver/pending.json";
+/// There from the first round that succeeded until the approver ends (systemd then removes the directory).
+pub const READY: &str = "/run/sealift/approver/ready";
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const PERIOD: Duration = Duration::from_secs(2);
 
@@ -65,10 +67,11 @@ pub fn run(host: &Host, events: &dyn Events) -> Result<()> {
     let mut trouble = String::new();
     while !interrupted() {
         match approver.round() {
-            Ok(()) if trouble.is_empty() => {}
             Ok(()) => {
-                approver.note("the apiserver answers again".to_owned());
-                trouble.clear();
+                if !std::mem::take(&mut trouble).is_empty() {
+                    approver.note("the apiserver answers again".to_owned());
+                }
+                approver.say_ready()?;
             }
             Err(error) => {
                 let text = format!("{error:#}");
@@ -113,6 +116,11 @@ impl Approver<'_> {
 
     fn warn(&self, text: String) {
         self.events.emit(&Event::Warning { step: String::new(), text });
+    }
+
+    fn say_ready(&self) -> Result<()> {
+        let path = Path::new(READY);
+        if self.host.exists(path)? { Ok(()) } else { self.host.write(path, b"", 0o600) }
     }
 
     fn round(&mut self) -> Result<()> {
@@ -195,8 +203,12 @@ impl Approver<'_> {
                 continue;
             }
             let path = format!("/api/v1/namespaces/kube-system/secrets/{}", tokens::object_name(&id));
-            if client.delete(&path)? {
-                self.note(format!("deleted bootstrap token {id}: its node has its certificates"));
+            match client.delete(&path) {
+                Ok(true) => self.note(format!("deleted bootstrap token {id}: its node has its certificates")),
+                Ok(false) => {}
+                // The role lags behind the record for a moment, when a token has just been added. It ends by itself, too.
+                Err(error) if error.code() == Some(403) => continue,
+                Err(error) => return Err(error.into()),
             }
             self.spent.insert(id);
         }

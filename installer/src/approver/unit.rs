@@ -4,6 +4,8 @@
 pub const HARDENING: &str = "\
 StateDirectory=sealift/approver
 StateDirectoryMode=0700
+RuntimeDirectory=sealift/approver
+RuntimeDirectoryMode=0700
 UMask=0077
 NoNewPrivileges=yes
 CapabilityBoundingSet=

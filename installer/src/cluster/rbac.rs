@@ -1,6 +1,8 @@
 //! The objects of bootstrap RBAC: who may do what, and nothing more. Source: KUBERNETES.md, "Node identity and approval".
 //!
-//! There is deliberately no binding to `…:nodeclient`: it would let whoever holds any bootstrap token become any node.
+//! There is deliberately no binding to `…:nodeclient`: it would let whoever holds any bootstrap token become any node. Nor
+//! is there one to `…:selfnodeclient`: the controller-manager would for ever renew the certificate of a node that has been
+//! removed; the approver renews those of the nodes in the config.
 
 use std::collections::BTreeSet;
 
@@ -23,11 +25,6 @@ pub fn objects<'a>(tokens: impl IntoIterator<Item = &'a String>) -> Vec<Value> {
     let spendable: BTreeSet<String> = tokens.into_iter().map(|id| tokens::object_name(id)).collect();
     let mut objects = vec![
         bind("sealift:node-bootstrapper", "system:node-bootstrapper", &group(tokens::GROUP)),
-        bind(
-            "sealift:node-renewal",
-            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
-            &group(NODES),
-        ),
         bind("sealift:apiserver-kubelet-client", "system:kubelet-api-admin", &user("sealift:apiserver-kubelet-client")),
         bind("sealift:cluster-admins", "cluster-admin", &group("sealift:cluster-admins")),
         bind("sealift:node-proxier", "system:node-proxier", &group(NODES)),

@@ -41,6 +41,8 @@ fn no_binding_lets_a_token_holder_become_any_node() {
     );
     assert!(!Value::from(objects.clone()).to_string().contains(r#""*""#), "no wildcard");
     assert_eq!(roles_of("system:masters"), Vec::<&str>::new());
+    let nodes = roles_of("system:nodes");
+    assert!(!nodes.iter().any(|role| role.contains("nodeclient")), "the approver renews, for nodes of the config only");
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub(super) fn steps() -> Vec<Box<dyn Step>> {
         Box::new(containerd::step()),
         Box::new(images::Images),
         Box::new(command_line::CommandLine),
-        Box::new(join::Join),
+        Box::new(join::Join::default()),
         Box::new(proxy::Proxy),
         Box::new(kubelet::step()),
         Box::new(kube_proxy::step()),

@@ -26,19 +26,16 @@ pub struct Row {
     pub state: Readiness,
 }
 
-impl Row {
-    fn is_good(&self) -> bool {
-        self.state == Readiness::Ready
-    }
-}
-
 /// Asks everything that runs on this host.
 pub fn table(context: &Context<'_>) -> Vec<Row> {
     services(context)
         .into_iter()
         .map(|service| {
             let state = match UnitState::read(context.host, service.unit) {
-                Ok(state) if !state.is_active() => Readiness::NotYet(format!("the unit is {}", state.describe())),
+                Ok(state) if !state.is_active() => match service.readiness(context) {
+                    Readiness::Waiting(reason) if state.is_coming() => Readiness::Waiting(reason),
+                    _ => Readiness::NotYet(format!("the unit is {}", state.describe())),
+                },
                 Ok(_) => service.readiness(context),
                 Err(error) => Readiness::NotYet(format!("{error:#}")),
             };
@@ -49,10 +46,11 @@ pub fn table(context: &Context<'_>) -> Vec<Row> {
 
 fn services(context: &Context<'_>) -> Vec<Service> {
     let mut services = Vec::new();
-    if context.config.runs_etcd(context.node) {
+    let roles = context.roles;
+    if context.config.runs_etcd(context.node) && (roles.master() || roles.etcd()) {
         services.push(etcd::service());
     }
-    if context.roles.master() {
+    if roles.master() {
         services.extend([
             kube_apiserver::step(),
             kube_controller_manager::step(),
@@ -60,7 +58,7 @@ fn services(context: &Context<'_>) -> Vec<Service> {
             approver::step(),
         ]);
     }
-    if context.roles.master() || context.roles.worker() {
+    if roles.run_pods() {
         services.extend([containerd::step(), proxy::SERVICE, kubelet::step(), kube_proxy::step(), network::settled()]);
     }
     services
@@ -77,12 +75,15 @@ impl Step for Health {
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
         let rows = table(context);
-        if !rows.iter().all(Row::is_good) {
+        Ok(match bad(&rows) {
+            None => {
+                let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+                Check::Kept(format!("all well: {}", names.join(", ")))
+            }
+            Some((Whose::Others, reasons)) => Check::Waiting(reasons),
             // Looking changes nothing on the host, so there is nothing to list.
-            return Ok(Check::Needed(Vec::new()));
-        }
-        let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
-        Ok(Check::Kept(format!("all well: {}", names.join(", "))))
+            Some((Whose::Ours, _)) => Check::Needed(Vec::new()),
+        })
     }
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
@@ -91,16 +92,53 @@ impl Step for Health {
             Duration::from_secs(120),
             Duration::from_secs(1),
             || {
-                let bad: Vec<String> = table(context)
-                    .into_iter()
-                    .filter(|row| !row.is_good())
-                    .map(|row| match row.state {
-                        Readiness::NotYet(reason) | Readiness::Waiting(reason) => format!("{}: {reason}", row.name),
-                        Readiness::Ready => row.name.to_owned(),
-                    })
-                    .collect();
-                Ok(if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) })
+                Ok(match bad(&table(context)) {
+                    // What waits for others is for the engine to wait for.
+                    None | Some((Whose::Others, _)) => Ok(()),
+                    Some((Whose::Ours, reasons)) => Err(reasons),
+                })
             },
         )
+    }
+}
+
+/// Who has to act for what is not well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Others,
+}
+
+/// What is not well, and whether all of it is for other hosts to do.
+fn bad(rows: &[Row]) -> Option<(Whose, String)> {
+    let mut whose = Whose::Others;
+    let mut reasons = Vec::new();
+    for row in rows {
+        match &row.state {
+            Readiness::Ready => {}
+            Readiness::Waiting(reason) => reasons.push(format!("{}: {reason}", row.name)),
+            Readiness::NotYet(reason) => {
+                whose = Whose::Ours;
+                reasons.push(format!("{}: {reason}", row.name));
+            }
+        }
+    }
+    (!reasons.is_empty()).then(|| (whose, reasons.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_to_do_is_waited_for_and_what_is_ours_is_not() {
+        let row = |name, state| Row { name, state };
+        let ready = || row("etcd", Readiness::Ready);
+        let others = || row("kubelet", Readiness::Waiting("an API server".to_owned()));
+        let ours = || row("network", Readiness::NotYet("no agent".to_owned()));
+        assert_eq!(bad(&[ready()]), None);
+        assert_eq!(bad(&[ready(), others()]), Some((Whose::Others, "kubelet: an API server".to_owned())));
+        let (whose, text) = bad(&[others(), ours(), ready()]).unwrap();
+        assert_eq!((whose, text.as_str()), (Whose::Ours, "kubelet: an API server; network: no agent"));
     }
 }

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::service::{Readiness, Service, UnitText, nothing_before};
 use super::{api, loopback};
 use crate::context::Context;
-use crate::pki::KUBELET_CLIENT;
+use crate::pki::{KUBELET_CLIENT, files};
 
 const SERVER: &str = "/var/lib/kubelet/pki/kubelet-server-current.pem";
 
@@ -30,41 +30,73 @@ pub fn step() -> Service {
 
 fn registered(context: &Context<'_>) -> Result<Readiness> {
     if !context.host.exists(Path::new(KUBELET_CLIENT))? {
-        return Ok(Readiness::NotYet(pending(context, "client")));
+        return Ok(missing(context, "client"));
     }
     if let Readiness::NotYet(reason) = loopback::healthy(10248, "/healthz")? {
         return Ok(Readiness::NotYet(reason));
     }
     let path = format!("/api/v1/nodes/{}", context.node.name);
-    if api::client(context)?.find(&path)?.is_none() {
-        return Ok(Readiness::NotYet("it has not registered its node yet".to_owned()));
+    match api::client(context)?.find(&path) {
+        Ok(None) => return Ok(Readiness::NotYet("it has not registered its node yet".to_owned())),
+        Ok(Some(_)) => {}
+        Err(error) => return api::unreachable(context, error),
     }
     if !context.host.exists(Path::new(SERVER))? {
-        return Ok(Readiness::NotYet(pending(context, "serving")));
+        return Ok(missing(context, "serving"));
     }
     Ok(Readiness::Ready)
 }
 
-/// Why a certificate is missing: the requests that wait for approval, when this host may see them.
-fn pending(context: &Context<'_>, what: &str) -> String {
-    let requests = api::own_apiserver(context)
-        .and_then(|client| Ok(client.list("/apis/certificates.k8s.io/v1/certificatesigningrequests")?))
-        .map(|requests| requests.iter().filter_map(undecided).collect::<Vec<_>>())
-        .unwrap_or_default();
+/// Why a certificate is missing. Elsewhere than on a master, an API server and an approver are others' business.
+fn missing(context: &Context<'_>, what: &str) -> Readiness {
+    let requests = match pending(context) {
+        Ok(requests) => requests,
+        Err(error) if context.roles.master() => {
+            return Readiness::NotYet(format!("it has no {what} certificate yet: {error:#}"));
+        }
+        Err(error) => return Readiness::Waiting(format!("an API server, for its {what} certificate: {error:#}")),
+    };
     if requests.is_empty() {
-        return format!("it has no {what} certificate yet");
+        return Readiness::NotYet(format!("it has no {what} certificate yet"));
     }
-    format!("it has no {what} certificate yet; pending: {}", requests.join(", "))
+    let requests = requests.join(", ");
+    if context.roles.master() {
+        return Readiness::NotYet(format!("it has no {what} certificate yet; not approved: {requests}"));
+    }
+    Readiness::Waiting(format!(
+        "a master to approve its {what} certificate: {requests}; `installer status` on a master says why it is not"
+    ))
 }
 
-/// `NAME (signer, user)` of a request without approval or denial.
-fn undecided(request: &Value) -> Option<String> {
+/// This node's requests that nobody has decided about: of the first page, because every node asks.
+fn pending(context: &Context<'_>) -> Result<Vec<String>> {
+    let tokens = files::known_tokens(context.host)?;
+    let node = &context.node.name;
+    let client = if context.roles.master() {
+        api::own_apiserver(context)?
+    } else if context.host.exists(Path::new(KUBELET_CLIENT))? {
+        api::as_node(context)?
+    } else {
+        let token = tokens.get(node).with_context(|| format!("no bootstrap token for node `{node}`"))?;
+        api::as_bootstrapper(context, token)?
+    };
+    let users = [
+        format!("system:node:{node}"),
+        tokens.get(node).map(|token| format!("system:bootstrap:{}", token.id)).unwrap_or_default(),
+    ];
+    let page = client.get("/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=250")?;
+    let requests = page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Ok(requests.iter().filter_map(undecided).filter(|(user, _)| users.contains(user)).map(|(_, text)| text).collect())
+}
+
+/// User and `NAME (signer)` of a request without approval or denial.
+fn undecided(request: &Value) -> Option<(String, String)> {
     let conditions = request.pointer("/status/conditions").and_then(Value::as_array);
     if conditions.is_some_and(|conditions| !conditions.is_empty()) {
         return None;
     }
     let text = |key: &str| request.pointer(key).and_then(Value::as_str).unwrap_or_default();
-    Some(format!("{} ({}, {})", text("/metadata/name"), text("/spec/signerName"), text("/spec/username")))
+    Some((text("/spec/username").to_owned(), format!("{} ({})", text("/metadata/name"), text("/spec/signerName"))))
 }
 
 #[cfg(test)]
@@ -78,7 +110,8 @@ mod tests {
             "spec": {"signerName": "kubernetes.io/kubelet-serving", "username": "system:node:m1"},
             "status": {},
         });
-        assert_eq!(undecided(&request).unwrap(), "csr-abcde (kubernetes.io/kubelet-serving, system:node:m1)");
+        let (user, text) = undecided(&request).unwrap();
+        assert_eq!((user.as_str(), text.as_str()), ("system:node:m1", "csr-abcde (kubernetes.io/kubelet-serving)"));
         let mut approved = request;
         approved["status"]["conditions"] = serde_json::json!([{"type": "Approved"}]);
         assert_eq!(undecided(&approved), None);

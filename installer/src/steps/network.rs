@@ -61,20 +61,30 @@ pub fn node_ready(context: &Context<'_>) -> Result<Readiness> {
     if plugin == Plugin::None {
         return Ok(Readiness::Ready);
     }
-    if plugin == Plugin::Bridge && !context.host.exists(Path::new(cni::FILE))? {
-        return Ok(Readiness::NotYet(format!("the agent has not written `{}` yet", cni::FILE)));
-    }
     let path = format!("/api/v1/nodes/{}", context.node.name);
-    let readiness = match api::client(context)?.find(&path)? {
-        None => Readiness::NotYet(format!("there is no node `{}`", context.node.name)),
-        Some(node) => judge(&node),
+    let node = match api::client(context)?.find(&path) {
+        Ok(Some(node)) => node,
+        Ok(None) => return Ok(Readiness::NotYet(format!("there is no node `{}`", context.node.name))),
+        Err(error) => return api::unreachable(context, error),
     };
-    Ok(match (readiness, plugin.addon()) {
+    if plugin == Plugin::Bridge && !context.host.exists(Path::new(cni::FILE))? {
+        return Ok(no_network(context, &node));
+    }
+    Ok(match (judge(&node), plugin.addon()) {
         (Readiness::NotYet(reason), Some(addon)) => {
             Readiness::Waiting(format!("the masters have to apply the addon `{addon}`: {reason}"))
         }
         (readiness, _) => readiness,
     })
+}
+
+/// The agent writes what the controller-manager has decided.
+fn no_network(context: &Context<'_>, node: &Value) -> Readiness {
+    let given = node.pointer("/spec/podCIDR").and_then(Value::as_str).is_some_and(|network| !network.is_empty());
+    if given || context.roles.master() {
+        return Readiness::NotYet(format!("the agent has not written `{}` yet", cni::FILE));
+    }
+    Readiness::Waiting("the controller-manager of a master to give this node its pod network".to_owned())
 }
 
 fn judge(node: &Value) -> Readiness {

@@ -11,6 +11,7 @@ use super::api::APISERVER_PORT;
 use super::file::WantedFile;
 use super::loopback;
 use super::service::{Service, UnitText};
+use crate::agent::backends;
 use crate::context::{CURRENT, Context};
 use crate::host::Command;
 use crate::step::{Check, Step, Target};
@@ -77,13 +78,8 @@ fn first_backends(context: &Context<'_>) -> Result<Option<WantedFile>> {
     if context.host.read_text(Path::new(BACKENDS))?.is_some_and(|text| text.contains("server ")) {
         return Ok(None);
     }
-    let lines: Vec<String> = context
-        .config
-        .masters()
-        .map(|master| SocketAddr::new(master.address, APISERVER_PORT))
-        .map(|address| format!("server {address} max_fails=1 fail_timeout=10s;\n"))
-        .collect();
-    Ok(Some(WantedFile::public(BACKENDS, lines.concat())))
+    let masters = context.config.masters().map(|master| SocketAddr::new(master.address, APISERVER_PORT));
+    Ok(Some(WantedFile::public(BACKENDS, backends::first(masters))))
 }
 
 /// nginx with a configuration it refuses would leave the node without any apiserver: it is asked first.

@@ -98,12 +98,19 @@ impl Service {
             changes.push(Change::new(format!("enable {}", self.unit)));
         }
         // A unit that comes up with the wanted configuration is waited for.
-        if !state.is_active() && !state.is_starting() {
+        if !self.is_up(context, &state) {
             changes.push(Change::new(format!("start {}", self.unit)));
         } else if differs || self.is_stale(context)? {
             changes.push(Change::new(format!("restart {} with its new configuration", self.unit)));
         }
         Ok(changes)
+    }
+
+    /// Running or on its way; also between two attempts while it cannot come up because others have to act first.
+    fn is_up(&self, context: &Context<'_>, state: &UnitState) -> bool {
+        state.is_active()
+            || state.is_starting()
+            || (state.is_coming() && matches!(self.readiness(context), Readiness::Waiting(_)))
     }
 
     /// Whether it was started with another configuration than the wanted one.
@@ -147,7 +154,7 @@ impl Service {
         if !state.is_enabled() {
             systemctl(host, &["enable", self.unit])?;
         }
-        if differs || !(state.is_active() || state.is_starting()) || self.is_stale(context)? {
+        if differs || !self.is_up(context, &state) || self.is_stale(context)? {
             (self.before_start)(context)?;
             // A unit in `failed` or with a start limit reached would refuse.
             if state.active == "failed" {
@@ -165,7 +172,7 @@ impl Service {
             if !state.is_active() {
                 // A `Type=notify` unit that needs others stays `activating` until they are there.
                 return Ok(match self.readiness(context) {
-                    Readiness::Waiting(_) if state.is_starting() => Ok(()),
+                    Readiness::Waiting(_) if state.is_coming() => Ok(()),
                     _ => Err(format!("the unit is {}", state.describe())),
                 });
             }

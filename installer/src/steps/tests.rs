@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bundle::component::Role;
+use bundle::component::{Kind, Role};
 use bundle::{Component, ComponentName, Digest, Image};
 use serde_json::json;
 use tempfile::TempDir;
@@ -76,7 +76,7 @@ impl Bed {
             config,
             roles: Roles::new([Role::Master]),
             facts,
-            components: Vec::new(),
+            components: components(),
             images: Vec::new(),
             desired: generation("etcd", "etcd.service", UNIT, "digest-1"),
             units: Arc::default(),
@@ -136,6 +136,19 @@ impl Bed {
         }
     }
 
+    /// Makes this host another node with these roles; the master of the config is elsewhere then.
+    fn become_member(&mut self, roles: &[Role]) {
+        self.roles = Roles::new(roles.iter().copied());
+        self.node.roles = self.roles.clone();
+        if self.roles.master() {
+            self.config.nodes[0].roles = self.roles.clone();
+            return;
+        }
+        self.node.name = "n2".to_owned();
+        self.config.nodes[0].address = "192.0.2.10".parse().unwrap();
+        self.config.nodes.push(self.node.clone());
+    }
+
     fn put(&self, path: &str, text: &str) {
         let real = self.host.real_path(Path::new(path));
         fs_err::create_dir_all(real.parent().unwrap()).unwrap();
@@ -161,6 +174,14 @@ impl Bed {
             self.host.fake().operations().into_iter().filter(|operation| !is_question(operation)).collect();
         assert_eq!(writes, Vec::<String>::new(), "the second apply changed something");
     }
+}
+
+/// What a bundle for all roles has, for every role.
+fn components() -> Vec<Component> {
+    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "runc"];
+    let names = names.into_iter().chain(["cni", "pause", "nginx", "kubelet", "kube-proxy"]);
+    let roles = [Role::Master, Role::Worker, Role::Etcd];
+    names.map(|name| bundle::fake::component(name, "1", Kind::Program, &roles).unwrap()).collect()
 }
 
 /// Commands that only ask.
@@ -254,7 +275,7 @@ fn the_proxy_asks_nginx_before_it_is_started_and_never_overwrites_the_agents_lis
     assert!(!bed.host.fake().commands().iter().any(|command| command.contains("restart")), "started all the same");
 
     let backends = bed.host.read_text(Path::new(super::proxy::BACKENDS)).unwrap().unwrap();
-    assert_eq!(backends, "server 192.0.2.1:6443 max_fails=1 fail_timeout=10s;\n");
+    assert_eq!(backends, "server 192.0.2.1:6443 max_fails=1 fail_timeout=2s;\n");
     bed.put(super::proxy::BACKENDS, "server 192.0.2.9:6443 down;\n");
     assert!(bed.changes(&Proxy).iter().all(|change| !change.contains("backends")));
 }
@@ -457,16 +478,61 @@ fn our_own_interfaces_may_have_addresses_of_the_cluster() {
 }
 
 #[test]
-fn preflight_refuses_what_this_version_does_not_install() {
+fn preflight_refuses_a_bundle_without_a_part_of_the_role() {
     let mut bed = Bed::new();
-    bed.roles = Roles::new([Role::Worker]);
-    let mut second = bed.node.clone();
-    second.name = "m2".to_owned();
-    bed.config.nodes.push(second);
+    bed.components.retain(|component| component.name.as_str() != "kube-scheduler");
+    let kubelet = bed.components.iter_mut().find(|component| component.name.as_str() == "kubelet").unwrap();
+    kubelet.roles = vec![Role::Worker];
     let error = Preflight.check(&bed.context()).unwrap_err();
     let text = format!("{error:#}");
-    assert!(text.contains("role: found `worker`") && text.contains("masters: found 2"), "{text}");
+    assert!(text.contains("component `kube-scheduler`: found none in the bundle"), "{text}");
+    assert!(text.contains("component `kubelet`: found one for worker only"), "{text}");
     assert_eq!(exit_of(&error), Exit::Preflight);
+}
+
+#[test]
+fn preflight_takes_every_role_and_combination() {
+    use Role::{Etcd, Master, Worker};
+    for roles in [
+        vec![Master],
+        vec![Worker],
+        vec![Etcd],
+        vec![Master, Worker],
+        vec![Master, Etcd],
+        vec![Worker, Etcd],
+        vec![Master, Worker, Etcd],
+    ] {
+        let mut bed = Bed::new();
+        bed.become_member(&roles);
+        assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done, "{roles:?}");
+    }
+}
+
+#[test]
+fn preflight_asks_nothing_of_an_etcd_host_that_only_a_node_needs() {
+    let mut bed = Bed::new();
+    bed.facts.cgroup = crate::facts::Cgroup::Missing;
+    bed.facts.swap = vec!["/dev/sda2".to_owned()];
+    bed.facts.tools.retain(|tool, _| ["ip", "systemctl"].contains(&tool.as_str()));
+    bed.facts.listening.insert((10250, "0.0.0.0".parse().unwrap()));
+    bed.components.retain(|component| component.name.as_str() == "etcd");
+    bed.put("/etc/kubernetes/admin.conf", "x");
+    let row =
+        |address: [u8; 4]| crate::facts::Address { interface: "eth1".to_owned(), address: address.into(), prefix: 16 };
+    bed.facts.addresses.push(row([10, 244, 0, 9]));
+    bed.become_member(&[Role::Etcd]);
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
+    bed.put("/var/lib/etcd/member/snap/db", "x");
+    assert!(format!("{:#}", Preflight.check(&bed.context()).unwrap_err()).contains("data of another etcd"));
+
+    let mut bed = Bed::new();
+    bed.become_member(&[Role::Worker]);
+    bed.components.retain(|component| !component.name.as_str().starts_with("kube-s"));
+    bed.put("/var/lib/etcd/member/snap/db", "x");
+    bed.facts.listening.insert((2379, "0.0.0.0".parse().unwrap()));
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done, "a worker has nothing to do with etcd");
+    bed.facts.swap = vec!["/dev/sda2".to_owned()];
+    assert!(Preflight.check(&bed.context()).is_err(), "the kubelet does not start with swap");
 }
 
 #[test]

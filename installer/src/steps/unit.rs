@@ -62,6 +62,11 @@ impl UnitState {
         self.active == "activating" && !self.sub.starts_with("auto-restart")
     }
 
+    /// On its way up, or between two attempts that systemd makes by itself.
+    pub fn is_coming(&self) -> bool {
+        self.active == "activating"
+    }
+
     /// Will be started at boot.
     pub fn is_enabled(&self) -> bool {
         self.enabled == "enabled"
@@ -117,7 +122,7 @@ mod tests {
         assert_eq!(state.describe(), "activating (auto-restart)");
         assert!(state.is_enabled() && !state.is_active() && !state.reload_needed);
         assert_eq!(state.restarts, 3);
-        assert!(!state.is_starting());
+        assert!(!state.is_starting() && state.is_coming());
         assert!(UnitState::parse("ActiveState=activating\nSubState=start\n").is_starting());
     }
 

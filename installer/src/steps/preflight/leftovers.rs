@@ -7,15 +7,16 @@ use anyhow::Result;
 use super::finding::Finding;
 use crate::context::Context;
 
-/// Directories of other installers and of earlier clusters.
-const DIRECTORIES: &[(&str, &str)] = &[
+/// Directories of other installers and of earlier clusters that a node trips over.
+const NODE: &[(&str, &str)] = &[
     ("/etc/kubernetes", "files of kubeadm or another installer"),
     ("/etc/cni/net.d", "network configuration of another installation"),
     ("/var/lib/kubelet", "state of another kubelet"),
-    ("/var/lib/etcd", "data of another etcd"),
     ("/var/lib/rancher", "state of k3s or RKE2"),
     ("/var/lib/k0s", "state of k0s"),
 ];
+/// What an etcd member trips over.
+const ETCD: &[(&str, &str)] = &[("/var/lib/etcd", "data of another etcd")];
 
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
@@ -24,7 +25,10 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
     if context.host.exists(Path::new("/etc/sealift/pki"))? {
         return Ok(findings);
     }
-    for (path, what) in DIRECTORIES {
+    let roles = context.roles;
+    let member = context.config.runs_etcd(context.node) && (roles.master() || roles.etcd());
+    let node = if roles.run_pods() { NODE } else { &[] };
+    for (path, what) in node.iter().chain(if member { ETCD } else { &[] }) {
         let names = context.host.list(Path::new(path))?;
         if names.is_empty() {
             continue;

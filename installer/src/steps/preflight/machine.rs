@@ -10,12 +10,17 @@ use crate::context::Context;
 use crate::facts::Cgroup;
 use crate::steps::images::blob_path;
 
-/// Tools of the distribution that the node's programs call, and the package that has each on Debian and on EL.
-const TOOLS: &[(&str, &str, &str)] = &[
+/// A tool of the distribution, who needs it, and the packages that have it on Debian and on EL.
+type Tool = (&'static str, &'static str, &'static str);
+
+/// What every host needs.
+const TOOLS: &[Tool] = &[("ip", "addresses, routes and the bridge of the pods", "iproute2 / iproute")];
+
+/// What the programs of a node call.
+const NODE_TOOLS: &[Tool] = &[
     ("iptables", "kube-proxy and the CNI plugins program the packet filter with it", "iptables / iptables-nft"),
     ("nft", "the agent keeps its own table for pod traffic that leaves the cluster", "nftables / nftables"),
     ("mount", "the kubelet mounts volumes with it", "mount / util-linux"),
-    ("ip", "routes and the bridge of the pods", "iproute2 / iproute"),
     ("modprobe", "kernel modules", "kmod / kmod"),
 ];
 
@@ -31,13 +36,18 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
             None => Finding::refused("architecture", "one Sealift does not know", "amd64 or arm64", "use another host"),
         },
         init(context),
-        cgroup(context),
         processors(context),
         memory(context),
         disk(context),
     ];
-    for (tool, purpose, packages) in TOOLS {
-        if !facts.tools.contains_key(*tool) {
+    let mut tools = TOOLS.to_vec();
+    if context.roles.run_pods() {
+        findings.push(cgroup(context));
+        findings.extend(swap(context));
+        tools.extend_from_slice(NODE_TOOLS);
+    }
+    for (tool, purpose, packages) in tools {
+        if !facts.tools.contains_key(tool) {
             findings.push(Finding::refused(
                 format!("tool `{tool}`"),
                 "nothing by that name",
@@ -130,13 +140,13 @@ fn processors(context: &Context<'_>) -> Finding {
 /// Memory in MiB that the programs of the roles take at rest, with room to work: measured values, rounded up.
 fn memory_needed(context: &Context<'_>) -> u64 {
     let mut needed = 256;
-    if context.config.runs_etcd(context.node) {
+    if context.config.runs_etcd(context.node) && (context.roles.master() || context.roles.etcd()) {
         needed += 256;
     }
     if context.roles.master() {
         needed += 768;
     }
-    if context.roles.master() || context.roles.worker() {
+    if context.roles.run_pods() {
         needed += 384;
     }
     needed
@@ -215,15 +225,20 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
     if facts.nofile < 1 << 20 {
         limits.push(Finding::limit("open files", facts.nofile.to_string(), "services get this hard limit"));
     }
-    if !facts.swap.is_empty() {
-        limits.push(Finding::refused(
+    limits
+}
+
+/// The kubelet does not start with swap (`failSwapOn`); etcd alone runs.
+fn swap(context: &Context<'_>) -> Option<Finding> {
+    let swap = &context.facts.swap;
+    (!swap.is_empty()).then(|| {
+        Finding::refused(
             "swap",
-            format!("in use: {}", facts.swap.join(", ")),
+            format!("in use: {}", swap.join(", ")),
             "none: the kubelet does not start with it",
             "`swapoff -a`, and take it out of /etc/fstab",
-        ));
-    }
-    limits
+        )
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,10 @@ const OWN_INTERFACES: &[&str] = &["cni0", "kube-ipvs0"];
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = vec![address(context)];
-    findings.extend(overlaps(context));
+    // A dedicated etcd member has no part in these networks.
+    if context.roles.run_pods() {
+        findings.extend(overlaps(context));
+    }
     findings.extend(taken_ports(context)?);
     Ok(findings)
 }

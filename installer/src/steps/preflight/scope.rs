@@ -1,38 +1,51 @@
-//! What this version installs, and what of a cluster can never change.
+//! Whether the bundle has all that the roles of this host need, and what of a cluster can never change.
 
 use std::path::Path;
 
 use anyhow::Result;
 
 use super::finding::Finding;
-use crate::config::ClusterConfig;
+use crate::config::{ClusterConfig, role_name};
 use crate::context::{Context, ETC};
 
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
-    let mut findings = supported(context);
+    let mut findings = complete(context);
     findings.extend(unchanged(context)?);
     Ok(findings)
 }
 
-fn supported(context: &Context<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut refuse = |subject: &str, found: String, advice: &str| {
-        findings.push(Finding::refused(subject, found, "this version installs one master and nothing else", advice));
-    };
-    if !context.roles.master() {
-        refuse("role", format!("`{}`", context.roles), "use `--role master` on the master");
+/// The components that the roles of this host cannot do without.
+fn required(context: &Context<'_>) -> Vec<&'static str> {
+    let (roles, mut names) = (context.roles, Vec::new());
+    if context.config.runs_etcd(context.node) && (roles.master() || roles.etcd()) {
+        names.push("etcd");
     }
-    let masters = context.config.masters().count();
-    if masters != 1 {
-        refuse("masters", format!("{masters} in the cluster config"), "give exactly one node the role `master`");
+    if roles.master() {
+        names.extend(["kube-apiserver", "kube-controller-manager", "kube-scheduler"]);
     }
-    let etcd = context.config.nodes.iter().filter(|node| node.roles.etcd() && !node.roles.master());
-    let etcd: Vec<&str> = etcd.map(|node| node.name.as_str()).collect();
-    if !etcd.is_empty() {
-        refuse("etcd", format!("dedicated nodes: {}", etcd.join(", ")), "leave them out: etcd runs on the master");
+    if roles.run_pods() {
+        names.extend(["containerd", "runc", "cni", "pause", "nginx", "kubelet", "kube-proxy"]);
     }
-    findings
+    names
+}
+
+/// A bundle may be made for some roles only; one that lacks a part of this host's is refused before anything is unpacked.
+fn complete(context: &Context<'_>) -> Vec<Finding> {
+    let share = context.share();
+    let lacking = required(context).into_iter().filter_map(|name| {
+        let found = match context.component(name) {
+            None => "none in the bundle".to_owned(),
+            Some(component) if !share.has(component) => {
+                let roles: Vec<&str> = component.roles.iter().copied().map(role_name).collect();
+                format!("one for {} only", roles.join(", "))
+            }
+            Some(_) => return None,
+        };
+        let needed = format!("it, for the role {}", context.roles);
+        Some(Finding::refused(format!("component `{name}`"), found, needed, "use a bundle that has it"))
+    });
+    lacking.collect()
 }
 
 /// The cluster's identity and the node's name are in certificates, in etcd and in every running pod.
