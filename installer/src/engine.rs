@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::context::Context;
 use crate::event::{Event, Log, Outcome};
 use crate::journal::{Inputs, Journal};
-use crate::report::{Exit, Explain as _, has_exit};
+use crate::report::{Exit, Explain as _, exit_of, has_exit};
 use crate::step::{Change, Check, Step};
 
 /// Set by signal handlers, so it has to be reachable from everywhere.
@@ -165,6 +165,7 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
         Check::Needed(changes) => changes,
     };
     let mut count = 0;
+    let start = context.host.monotonic();
     loop {
         if let Some(record) = record.as_deref_mut() {
             record.begin()?;
@@ -173,18 +174,35 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
         }
         count += changes.len();
         context.events.emit(&Event::StepChanges { step: step.name().to_owned(), changes });
-        step.apply(context)?;
+        let refused = apply(step, context)?;
+        if let Some(reason) = &refused {
+            if interrupted() || context.host.monotonic().saturating_sub(start) >= context.patience {
+                return Ok(End::Waiting(reason.clone(), count));
+            }
+            context.note(format!("waiting: {reason}"));
+            context.host.pause(LOOK_AGAIN);
+        }
         let (check, waited) = patient_check(step, context).context("checking the result")?;
         changes = match check {
             Check::Done | Check::Kept(_) | Check::Skipped(_) => return Ok(End::Applied(count)),
             Check::Waiting(reason) => return Ok(End::Waiting(reason, count)),
             // What another host did in the meantime may ask for more here (a learner that has caught up is promoted).
-            Check::Needed(left) if waited => left,
+            Check::Needed(left) if waited || refused.is_some() => left,
             Check::Needed(left) => {
                 let left: Vec<String> = left.into_iter().map(|change| change.0).collect();
                 bail!("was applied, and still needed afterwards: {}", left.join("; "))
             }
         };
+    }
+}
+
+/// Applies a step. Gives the reason when it found that another host has to act first: an error that is marked with
+/// [`Exit::Waiting`].
+fn apply(step: &dyn Step, context: &Context<'_>) -> Result<Option<String>> {
+    match step.apply(context) {
+        Ok(()) => Ok(None),
+        Err(error) if exit_of(&error) == Exit::Waiting => Ok(Some(format!("{error:#}"))),
+        Err(error) => Err(error),
     }
 }
 

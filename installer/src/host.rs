@@ -9,6 +9,7 @@ mod command;
 mod fake;
 mod files;
 mod kernel;
+mod network;
 #[cfg(test)]
 mod tests;
 

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::agent::backends;
 use crate::approver;
-use crate::cluster::etcd::{self, Member};
+use crate::cluster::etcd::{self, Row};
 use crate::context::CURRENT;
 use crate::generation::current_images;
 use crate::host::{Command, Host};
 use crate::journal::Journal;
 use crate::output::Output;
-use crate::pki::{self, files, status::TokenExpiry};
+use crate::pki::{self, status::TokenExpiry};
 use crate::report::Exit;
 use crate::steps::{self, unit::unit_path};
 
@@ -35,8 +35,8 @@ struct Status {
     tokens: Vec<TokenExpiry>,
     /// API servers behind the local proxy, and whether they are up.
     backends: Vec<(SocketAddr, bool)>,
-    /// etcd's members; empty where none runs, or when etcd does not answer.
-    etcd: Vec<Member>,
+    /// etcd's members; empty on hosts that have no certificate for it.
+    etcd: Vec<Row>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,11 +77,7 @@ pub fn status(host: &Host, output: &Output) -> Result<Exit> {
             .collect(),
         tokens: pki::status::tokens(host)?,
         backends: backends::read(host)?,
-        etcd: if host.exists(&files::certificate_path("etcd/admin"))? {
-            etcd::health(host).unwrap_or_default()
-        } else {
-            Vec::new()
-        },
+        etcd: etcd::table(host),
     };
     if output.is_json() {
         output.json(&status);
@@ -112,9 +108,11 @@ fn show(status: &Status, output: &Output) {
             output.line("    ends soon: run the installer again to renew it");
         }
     }
-    for Member { endpoint, health, error } in &status.etcd {
-        let state = if *health { "healthy".to_owned() } else { format!("UNHEALTHY: {error}") };
-        output.line(&format!("etcd member {endpoint}: {state}"));
+    if !status.etcd.is_empty() {
+        output.line("etcd members:");
+    }
+    for row in &status.etcd {
+        output.line(&member(row));
     }
     for (address, up) in &status.backends {
         output.line(&format!("API server {address}: {}", if *up { "up" } else { "down" }));
@@ -128,6 +126,16 @@ fn show(status: &Status, output: &Output) {
     if let Some(pending) = &status.pending {
         output.line(&format!("pending: {pending}\nhint: `installer resume` goes on with it"));
     }
+}
+
+fn member(row: &Row) -> String {
+    let role = match (row.leader, row.learner) {
+        (true, _) => "leader",
+        (_, true) => "learner",
+        _ => "member",
+    };
+    let state = if row.healthy { "healthy".to_owned() } else { format!("UNHEALTHY: {}", row.error) };
+    format!("  {:<20} {:<16} {:<34} {role:<8} {state}", row.name, row.id, row.peer_url)
 }
 
 fn components(host: &Host) -> Result<Vec<(String, String)>> {

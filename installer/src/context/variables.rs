@@ -3,9 +3,12 @@
 //! The names are a contract with the templates that travel in components (docs: templates); `render.rs` adds `component`
 //! and the functions.
 
+use std::net::Ipv4Addr;
+
 use bundle::Image;
 use serde_json::{Map, Value, json};
 
+use crate::cluster::etcd::client_url;
 use crate::config::{ClusterConfig, Node, role_name};
 use crate::facts::Facts;
 
@@ -14,9 +17,6 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
     let versions = versions(images);
     let kubernetes = versions.get("kubernetes").and_then(Value::as_str).unwrap_or_default().to_owned();
     let members = config.etcd_members();
-    let peers: Vec<String> =
-        members.iter().map(|member| format!("{}=https://{}:2380", member.name, member.address)).collect();
-    let clients: Vec<String> = members.iter().map(|member| format!("https://{}:2379", member.address)).collect();
     let host = |node: &Node| json!({"name": node.name, "address": node.address});
     let cluster = &config.cluster;
     json!({
@@ -44,10 +44,7 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
         "etcd_members": members.iter().map(|member| host(member)).collect::<Vec<_>>(),
         "etcd": {
             "name": node.name,
-            "initial_cluster": peers.join(","),
-            "initial_cluster_state": "new",
-            "initial_cluster_token": format!("sealift-{}", config.id()),
-            "endpoints": clients.join(","),
+            "endpoints": endpoints(config, node),
             "data_dir": config.etcd.data_dir,
             "wal_dir": config.etcd.wal_dir,
             "heartbeat_ms": config.etcd.heartbeat_ms,
@@ -77,6 +74,16 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
         },
         "kube_proxy": {"mode": proxy_mode(&kubernetes, facts)},
     })
+}
+
+/// The etcd members that this node's apiserver asks: its own where one runs, so that a lost member costs one apiserver and
+/// not a part of the requests of all; else all dedicated ones.
+fn endpoints(config: &ClusterConfig, node: &Node) -> String {
+    if config.runs_etcd(node) {
+        return client_url(Ipv4Addr::LOCALHOST.into());
+    }
+    let urls: Vec<String> = config.etcd_members().iter().map(|member| client_url(member.address)).collect();
+    urls.join(",")
 }
 
 /// Version of every component, `-` as `_`; `kubernetes` is that of kube-apiserver or kubelet.

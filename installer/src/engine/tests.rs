@@ -131,6 +131,35 @@ fn waiting_stops_the_run_without_failing_it() {
     });
 }
 
+/// Is refused by another host so often, then done.
+struct Refused(Cell<usize>);
+
+impl Step for Refused {
+    fn name(&self) -> &'static str {
+        "etcd"
+    }
+    fn title(&self) -> &'static str {
+        "Join the others"
+    }
+    fn check(&self, _: &Context<'_>) -> Result<Check> {
+        Ok(if self.0.get() == 0 { Check::Done } else { needed() })
+    }
+    fn apply(&self, _: &Context<'_>) -> Result<()> {
+        self.0.set(self.0.get() - 1);
+        if self.0.get() == 0 { Ok(()) } else { Err(anyhow!("m2 is away")).exit(Exit::Waiting) }
+    }
+}
+
+#[test]
+fn what_another_host_refuses_is_tried_again_while_patience_lasts() {
+    for (refusals, waiting) in [(3, None), (30, Some("step `etcd`: m2 is away"))] {
+        with(&[Box::new(Refused(Cell::new(refusals)))], |host, _, result, _| {
+            assert_eq!(result.unwrap().waiting.as_deref(), waiting);
+            assert!(Journal::read(host).unwrap().pending().is_some(), "there is something to resume");
+        });
+    }
+}
+
 #[test]
 fn preflight_has_its_own_exit_code() {
     struct Refuses;

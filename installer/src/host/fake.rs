@@ -2,6 +2,7 @@
 //! changing operations, and one operation that fails or kills the run.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,12 +39,14 @@ impl Reply {
 }
 
 type Answer = Box<dyn Fn(&Command) -> Reply + Send + Sync>;
+type Listens = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// Script and record of a host that is a directory.
 #[derive(Default)]
 pub struct Fake {
     state: Mutex<State>,
     answers: Mutex<Vec<(String, Answer)>>,
+    listens: Mutex<Option<Listens>>,
 }
 
 #[derive(Debug)]
@@ -155,6 +158,16 @@ impl Fake {
         let mut state = self.state();
         state.nofile = nofile;
         state.oom_score_adj = negative_oom_score;
+    }
+
+    /// Says what accepts TCP connections, here and on other hosts; nothing does otherwise.
+    pub fn on_connect(&self, listens: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) {
+        *self.listens.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listens));
+    }
+
+    pub(super) fn listens(&self, address: SocketAddr) -> bool {
+        let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+        listens.as_ref().is_some_and(|listens| listens(address))
     }
 
     pub(super) fn nofile(&self) -> u64 {

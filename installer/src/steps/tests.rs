@@ -39,28 +39,28 @@ roles = ["master"]
 const UNIT: &str = "[Service]\nExecStart=/opt/sealift/current/etcd/bin/etcd\n";
 
 /// A host and everything a context borrows.
-struct Bed {
+pub(super) struct Bed {
     directory: TempDir,
-    host: Host,
+    pub(super) host: Host,
     events: Recorded,
-    config: ClusterConfig,
-    node: Node,
+    pub(super) config: ClusterConfig,
+    pub(super) node: Node,
     roles: Roles,
     facts: Facts,
     components: Vec<Component>,
     images: Vec<Image>,
     desired: Generation,
-    units: Arc<Mutex<BTreeMap<String, Unit>>>,
+    pub(super) units: Arc<Mutex<BTreeMap<String, Unit>>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Unit {
+pub(super) struct Unit {
     enabled: bool,
-    active: &'static str,
+    pub(super) active: &'static str,
 }
 
 impl Bed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::under(directory.path());
         let config = ClusterConfig::parse(CONFIG, Path::new("cluster.toml")).unwrap();
@@ -117,7 +117,7 @@ impl Bed {
         });
     }
 
-    fn context(&self) -> Context<'_> {
+    pub(super) fn context(&self) -> Context<'_> {
         Context {
             host: &self.host,
             events: &self.events,
@@ -149,14 +149,14 @@ impl Bed {
         self.config.nodes.push(self.node.clone());
     }
 
-    fn put(&self, path: &str, text: &str) {
+    pub(super) fn put(&self, path: &str, text: &str) {
         let real = self.host.real_path(Path::new(path));
         fs_err::create_dir_all(real.parent().unwrap()).unwrap();
         fs_err::write(real, text).unwrap();
     }
 
     /// What the step would do; empty when it is content.
-    fn changes(&self, step: &dyn Step) -> Vec<String> {
+    pub(super) fn changes(&self, step: &dyn Step) -> Vec<String> {
         match step.check(&self.context()).unwrap() {
             Check::Needed(changes) => changes.into_iter().map(|change| change.0).collect(),
             _ => Vec::new(),
@@ -313,17 +313,6 @@ fn a_container_sets_only_its_own_network_and_reports_the_rest() {
     let Check::Kept(reason) = HostSettings.check(&bed.context()).unwrap() else { panic!("not reported") };
     assert!(reason.contains("kernel.panic = 0 (wanted 10)"), "{reason}");
     assert!(!bed.host.read_text(Path::new("/etc/sysctl.d/99-sealift.conf")).unwrap().unwrap().contains("kernel.panic"));
-}
-
-#[test]
-fn etcd_is_not_founded_anew_where_it_has_worked() {
-    let bed = Bed::new();
-    bed.host.fake().on("/opt/sealift/current/etcd/bin/etcdctl", Reply::ok(""));
-    super::etcd::Etcd.apply(&bed.context()).unwrap();
-    let error = format!("{:#}", super::etcd::Etcd.check(&bed.context()).unwrap_err());
-    assert!(error.contains("`/var/lib/etcd/member` is gone"), "{error}");
-    bed.put("/var/lib/etcd/member/snap/db", "x");
-    assert_eq!(super::etcd::Etcd.check(&bed.context()).unwrap(), Check::Done);
 }
 
 #[test]
