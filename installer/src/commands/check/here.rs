@@ -4,7 +4,6 @@ use super::Question;
 use super::table::Table;
 use crate::cluster::{Record, etcd};
 use crate::kubeapi::Client;
-use crate::pki::files::certificate_path;
 use crate::pki::status;
 
 /// Every certificate of this host; those that have ended or end soon by name.
@@ -38,19 +37,17 @@ pub(super) fn certificates(question: &Question<'_>, table: &mut Table) {
 
 /// Every member of etcd, on hosts that may ask.
 pub(super) fn etcd(question: &Question<'_>, table: &mut Table) {
-    match question.host.exists(&certificate_path("etcd/admin")) {
-        Ok(true) => {}
-        Ok(false) => return table.unchecked("etcd", "this host has no client certificate for it"),
-        Err(error) => return table.failed("etcd", format!("{error:#}")),
+    let rows = etcd::table(question.host);
+    if rows.is_empty() {
+        return table.unchecked("etcd", "this host has no client certificate for it");
     }
-    match etcd::health(question.host) {
-        Ok(members) => {
-            for member in members {
-                let subject = format!("etcd member {}", member.endpoint);
-                if member.health { table.good(subject, "healthy") } else { table.failed(subject, member.error) }
-            }
+    for row in rows {
+        let subject = format!("etcd member {}", if row.name.is_empty() { &row.peer_url } else { &row.name });
+        if row.healthy {
+            table.good(subject, if row.learner { "learner" } else { "healthy" })
+        } else {
+            table.failed(subject, row.error)
         }
-        Err(error) => table.failed("etcd", format!("{error:#}")),
     }
 }
 
