@@ -28,6 +28,9 @@ use libtest_mimic::{Arguments, Trial};
 /// One master and a worker, without secrets made beforehand.
 const SMALL: &[(&str, Scenario)] = &[
     ("the_first_master_founds", small::the_first_master_founds),
+    ("a_second_founder_is_refused", small::a_second_founder_is_refused),
+    ("two_founders_are_noticed", small::two_founders_are_noticed),
+    ("somebody_in_the_middle_is_refused", small::somebody_in_the_middle_is_refused),
     ("a_worker_joins_with_a_plain_file_and_a_pin", small::a_worker_joins_with_a_plain_file_and_a_pin),
     ("the_only_master_moves_announced", address::the_only_master_announced),
     ("the_only_master_moves_noticed", address::the_only_master_noticed),

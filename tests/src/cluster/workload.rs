@@ -82,7 +82,8 @@ impl Cluster {
                 .with_context(|| self.routes())?;
         }
         for pod in &pods {
-            let script = format!("exec {} -- /bin/busybox wget -q -T 3 -O - {}", pod.name, within.join(" "));
+            let script =
+                format!("exec {} -- /bin/busybox timeout 20 /bin/busybox wget -q -O - {}", pod.name, within.join(" "));
             wait::until(&format!("the pod on {} to reach every pod", pod.node), limit, || {
                 let said = self.kubectl(&script)?;
                 ensure!(said.matches(ANSWER).count() == within.len(), "{said}");
