@@ -44,9 +44,9 @@ pub(super) fn etcd(question: &Question<'_>, table: &mut Table) {
     for row in rows {
         let subject = format!("etcd member {}", if row.name.is_empty() { &row.peer_url } else { &row.name });
         if row.healthy {
-            table.good(subject, if row.learner { "learner" } else { "healthy" })
+            table.good(subject, if row.learner { "learner" } else { "healthy" });
         } else {
-            table.failed(subject, row.error)
+            table.failed(subject, row.error);
         }
     }
 }
