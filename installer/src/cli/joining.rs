@@ -76,6 +76,11 @@ pub struct JoinFile {
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
+    /// The cluster config to take instead of the one this host knows (on an etcd node without a control plane only: masters
+    /// ask the cluster)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Do not seal it (workers only: it holds a token, no key); the host then needs `--ca-pin`
     #[arg(long, conflicts_with_all = ["passphrase_file", "recipients"])]
     pub plain: bool,

@@ -40,6 +40,8 @@ pub use plan::plan;
 pub use refresh::refresh;
 pub use reset::reset;
 pub use resume::resume;
+#[cfg(test)]
+pub(crate) use secrets::found;
 pub use secrets::secrets;
 pub use status::status;
 pub use token::token;

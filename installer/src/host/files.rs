@@ -151,6 +151,25 @@ impl Host {
         Ok(())
     }
 
+    /// Writes a file that must not be there yet, with `mode` from its first byte. Nothing is left of one that fails.
+    pub fn write_new(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+        let (parent, _) = split(path)?;
+        self.operation("create", path)?;
+        let mut file =
+            fs_err::OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(self.real_path(path))?;
+        let written = (|| {
+            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+            self.operation("fill", path)?;
+            file.write_all(bytes)?;
+            self.sync(&file)?;
+            self.sync_dir(parent)
+        })();
+        if written.is_err() && self.operation("remove", path).is_ok() {
+            let _ = fs_err::remove_file(self.real_path(path));
+        }
+        written.with_context(|| format!("writing `{}`", path.display()))
+    }
+
     fn write_temporary(&self, temporary: &Path, content: &mut dyn Read, mode: u32) -> Result<()> {
         self.operation("create", temporary)?;
         // Created private: the umask can only take bits away, and `fchmod` gives exactly the wanted ones before any byte.

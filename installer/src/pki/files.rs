@@ -1,29 +1,41 @@
-//! Which files of certificates, keys, kubeconfigs and secrets a master needs, and which of them must be written.
+//! Which files of certificates, keys, kubeconfigs and secrets a host needs by its roles, and which of them must be written.
 //!
 //! [`plan`] compares what is there with what is wanted. What cannot be made twice (authorities, service-account key,
-//! encryption key) is only made while nothing that depends on it exists: afterwards a missing one is an error, never
-//! silently replaced. Order matters for a crash in between: founding secrets come first, keys before certificates.
+//! encryption key) comes from a join file, or is made by the one host that founds the cluster and only while nothing that
+//! depends on it exists ([`given`]): afterwards a missing one is an error, never silently replaced. Everything else
+//! ([`leaves`]) is made on the host. Keys come before certificates, so that a crash in between can be completed.
 
-use std::net::SocketAddr;
+mod given;
+mod leaves;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-use super::kubeconfig::{self, Credential};
-use super::secrets::{self, ServiceAccountKey};
-use super::tokens::{self, Token, Tokens};
-use super::{Authority, AuthorityName, Decision, Inspection, KUBECONFIG, KUBELET_CLIENT, Leaf, PKI, Pair, SECRETS};
-use super::{Secret, Subject, inspect};
+use super::tokens::Tokens;
+use super::{Authority, AuthorityName, Inspection, KUBECONFIG, KUBELET_CLIENT, PKI, Pair, SECRETS};
+use super::{Secret, Subject};
 use crate::config::{ClusterConfig, Node};
+use crate::context::STARTED;
 use crate::host::Host;
+use crate::join::Join;
+use crate::join::contents::Needs;
+
+/// URL of this host's own apiserver: loopback, so that a change of the node's address does not touch it. Its certificate
+/// has that address.
+pub const OWN_APISERVER: &str = "https://127.0.0.1:6443";
+/// URL of the local proxy over all apiservers.
+pub const PROXY: &str = "https://127.0.0.1:8443";
 
 /// What the files are made from.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Names and addresses.
     pub subject: Subject,
+    /// What the node's roles need.
+    pub needs: Needs,
     /// URL of this node's own apiserver, used by the controller-manager, the scheduler and the administrator.
     pub own_apiserver: String,
     /// URL of the local proxy over all apiservers, used by kubelet and kube-proxy.
@@ -45,10 +57,22 @@ impl Wanted {
                 extra_addresses: config.api_addresses.clone(),
                 lifetime: Duration::from_secs(u64::from(hours) * 3600),
             },
-            own_apiserver: format!("https://{}", SocketAddr::new(node.address, 6443)),
-            proxy: "https://127.0.0.1:8443".to_owned(),
+            needs: Needs::of(config, node),
+            own_apiserver: OWN_APISERVER.to_owned(),
+            proxy: PROXY.to_owned(),
         }
     }
+}
+
+/// Where the secrets come from that this host cannot make from others.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// They are on this host.
+    Host,
+    /// This host founds a new cluster and makes them.
+    Found,
+    /// They are in a join file; what is on the host already must be the same.
+    Join(&'a Join),
 }
 
 /// One file to write.
@@ -62,13 +86,16 @@ pub struct Write {
     pub text: Secret,
     /// Why, for the plan: `create`, `renew: it expires on …`.
     pub reason: String,
+    /// The unit that reads it only when it starts: it is to be started again.
+    pub unit: Option<&'static str>,
 }
 
 /// The administrator's kubeconfig.
 pub const ADMIN: &str = "/etc/sealift/admin.conf";
 /// The bootstrap tokens this host knows.
 pub const TOKENS: &str = "/etc/sealift/secrets/tokens.json";
-const ENCRYPTION: &str = "/etc/sealift/secrets/encryption.json";
+/// The apiserver's encryption config.
+pub const ENCRYPTION: &str = "/etc/sealift/secrets/encryption.json";
 
 /// Directories to create (0700) before the files are written.
 pub const DIRECTORIES: [&str; 4] = [PKI, "/etc/sealift/pki/etcd", KUBECONFIG, SECRETS];
@@ -84,12 +111,17 @@ pub fn key_path(stem: &str) -> PathBuf {
 }
 
 /// Compares the host with what is wanted. An empty answer means that nothing has to be done.
-pub fn plan(host: &Host, wanted: &Wanted, now: Timestamp) -> Result<Vec<Write>> {
+pub fn plan(host: &Host, wanted: &Wanted, origin: Origin<'_>, now: Timestamp) -> Result<Vec<Write>> {
     let mut plan = Plan { host, now, writes: Vec::new() };
-    let authorities = plan.founding_secrets(wanted)?;
+    let authorities = plan.secrets(wanted, origin)?;
     plan.leaves(wanted, &authorities)?;
-    plan.kubeconfigs(wanted, &authorities.cluster)?;
-    plan.bootstrap(wanted, &authorities.cluster)?;
+    if wanted.needs.master {
+        plan.master_kubeconfigs(wanted, authorities.signer(AuthorityName::Cluster)?)?;
+    }
+    if wanted.needs.kubelet {
+        plan.node_kubeconfigs(wanted, origin, authorities.get(AuthorityName::Cluster)?)?;
+    }
+    plan.given_founding(wanted, origin)?;
     Ok(plan.writes)
 }
 
@@ -99,24 +131,34 @@ pub fn write(host: &Host, writes: &[Write]) -> Result<()> {
         host.create_dir(directory.as_ref(), 0o700)?;
     }
     for file in writes {
+        // Without its stamp the unit counts as started with something else. First, because a crash may come in between.
+        if let Some(unit) = file.unit {
+            host.remove(&Path::new(STARTED).join(unit))?;
+        }
         host.write(&file.path, file.text.expose().as_bytes(), file.mode)?;
     }
     Ok(())
 }
 
-struct Authorities {
-    cluster: Authority,
-    etcd: Authority,
-    front_proxy: Authority,
+/// An authority as this host has it: with its key, or its certificate alone.
+struct Held {
+    name: AuthorityName,
+    certificate: String,
+    inspection: Inspection,
+    signer: Option<Authority>,
 }
 
+struct Authorities(Vec<Held>);
+
 impl Authorities {
-    fn get(&self, name: AuthorityName) -> &Authority {
-        match name {
-            AuthorityName::Cluster => &self.cluster,
-            AuthorityName::Etcd => &self.etcd,
-            AuthorityName::FrontProxy => &self.front_proxy,
-        }
+    fn get(&self, name: AuthorityName) -> Result<&Held> {
+        let found = self.0.iter().find(|held| held.name == name);
+        found.with_context(|| format!("this host has no authority `{}`", name.stem()))
+    }
+
+    fn signer(&self, name: AuthorityName) -> Result<&Authority> {
+        let signer = self.get(name)?.signer.as_ref();
+        signer.with_context(|| format!("this host does not have `{}`", key_path(name.stem()).display()))
     }
 }
 
@@ -127,8 +169,12 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// What a file holds, or will hold when everything planned so far is written.
     fn read(&self, path: &Path) -> Result<Option<String>> {
-        self.host.read_text(path)
+        match self.writes.iter().rev().find(|write| write.path == path) {
+            Some(write) => Ok(Some(write.text.expose().to_owned())),
+            None => self.host.read_text(path),
+        }
     }
 
     fn read_secret(&self, path: &Path) -> Result<Option<Secret>> {
@@ -136,11 +182,16 @@ impl Plan<'_> {
     }
 
     fn public(&mut self, path: PathBuf, text: String, reason: &str) {
-        self.writes.push(Write { path, mode: 0o644, text: Secret::new(text), reason: reason.to_owned() });
+        let (text, reason) = (Secret::new(text), reason.to_owned());
+        self.writes.push(Write { path, mode: 0o644, text, reason, unit: None });
     }
 
     fn secret(&mut self, path: PathBuf, text: Secret, reason: &str) {
-        self.writes.push(Write { path, mode: 0o600, text, reason: reason.to_owned() });
+        self.secret_of(None, path, text, reason);
+    }
+
+    fn secret_of(&mut self, unit: Option<&'static str>, path: PathBuf, text: Secret, reason: &str) {
+        self.writes.push(Write { path, mode: 0o600, text, reason: reason.to_owned(), unit });
     }
 
     /// Key first: a certificate without its key would look like a lost key, a key without certificate is just unused.
@@ -154,189 +205,6 @@ impl Plan<'_> {
         let mode = self.host.entry(&path)?.map(|entry| entry.mode & 0o7777);
         if mode.is_some_and(|mode| mode != 0o600) {
             self.secret(path, text.clone(), "correct: it is readable by others");
-        }
-        Ok(())
-    }
-
-    /// Whether this host has already been given certificates: then the founding secrets must exist.
-    fn founded(&self) -> Result<bool> {
-        for stem in ["apiserver", "etcd/server", "etcd/peer"] {
-            if self.read(&certificate_path(stem))?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn founding_secrets(&mut self, wanted: &Wanted) -> Result<Authorities> {
-        let founded = self.founded()?;
-        let cluster = self.authority(AuthorityName::Cluster, &wanted.subject.cluster, founded)?;
-        let etcd = self.authority(AuthorityName::Etcd, &wanted.subject.cluster, founded)?;
-        let front_proxy = self.authority(AuthorityName::FrontProxy, &wanted.subject.cluster, founded)?;
-        self.service_account(founded)?;
-        self.encryption(founded)?;
-        Ok(Authorities { cluster, etcd, front_proxy })
-    }
-
-    fn authority(&mut self, name: AuthorityName, cluster: &str, founded: bool) -> Result<Authority> {
-        let (certificate, key) = (certificate_path(name.stem()), key_path(name.stem()));
-        match (self.read(&certificate)?, self.read_secret(&key)?) {
-            (Some(text), Some(secret)) => {
-                let authority =
-                    Authority::load(&text, &secret).with_context(|| format!("reading `{}`", certificate.display()))?;
-                if authority.inspection().not_after <= self.now {
-                    bail!("authority `{}` expired on {}", certificate.display(), authority.inspection().not_after);
-                }
-                self.keep_secret(key, &secret)?;
-                Ok(authority)
-            }
-            (Some(_), None) => bail!("`{}` exists without its key `{}`", certificate.display(), key.display()),
-            (None, _) if founded => {
-                bail!("`{}` is missing, but this host has certificates that it signed", certificate.display())
-            }
-            (None, _) => {
-                let authority = Authority::create(name, cluster, self.now)?;
-                self.pair(name.stem(), authority.pair().clone(), "create");
-                Ok(authority)
-            }
-        }
-    }
-
-    fn service_account(&mut self, founded: bool) -> Result<()> {
-        let (public, private) = (PathBuf::from(format!("{PKI}/service-account.pub")), key_path("service-account"));
-        match self.read_secret(&private)? {
-            Some(secret) => {
-                let derived = ServiceAccountKey::public_of(&secret)?;
-                match self.read(&public)? {
-                    None => self.public(public, derived, "create"),
-                    // Further keys may have been added by a rotation; ours must be among them.
-                    Some(text) if !text.contains(derived.trim()) => {
-                        bail!("`{}` does not hold the public half of `{}`", public.display(), private.display())
-                    }
-                    Some(_) => {}
-                }
-                self.keep_secret(private, &secret)
-            }
-            None if founded || self.read(&public)?.is_some() => bail!("`{}` is missing", private.display()),
-            None => {
-                let key = ServiceAccountKey::create()?;
-                self.secret(private, key.private, "create");
-                self.public(public, key.public, "create");
-                Ok(())
-            }
-        }
-    }
-
-    fn encryption(&mut self, founded: bool) -> Result<()> {
-        let path = PathBuf::from(ENCRYPTION);
-        match self.read_secret(&path)? {
-            Some(text) => {
-                if let Some(problem) = secrets::encryption_config_problem(text.expose()) {
-                    bail!("`{ENCRYPTION}`: {problem}");
-                }
-                self.keep_secret(path, &text)
-            }
-            None if founded => bail!("`{ENCRYPTION}` is missing: without it no Secret in etcd can be read"),
-            None => {
-                self.secret(path, secrets::encryption_config()?, "create");
-                Ok(())
-            }
-        }
-    }
-
-    fn leaves(&mut self, wanted: &Wanted, authorities: &Authorities) -> Result<()> {
-        for file in wanted.subject.master_pairs() {
-            let authority = authorities.get(file.leaf.authority);
-            let certificate = self.read(&certificate_path(file.stem))?;
-            let key = self.read_secret(&key_path(file.stem))?;
-            match inspect::decide(&file.leaf, certificate.as_deref(), key.as_ref(), authority.inspection(), self.now) {
-                Decision::Keep => {
-                    if let Some(key) = key {
-                        self.keep_secret(key_path(file.stem), &key)?;
-                    }
-                }
-                Decision::Renew(reason) => {
-                    let pair = authority.issue(&file.leaf, self.now)?;
-                    self.pair(file.stem, pair, &verb(certificate.is_some(), &reason));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn kubeconfigs(&mut self, wanted: &Wanted, authority: &Authority) -> Result<()> {
-        let mut files: Vec<(PathBuf, Leaf)> = wanted
-            .subject
-            .master_kubeconfigs()
-            .into_iter()
-            .map(|(name, leaf)| (PathBuf::from(format!("{KUBECONFIG}/{name}")), leaf))
-            .collect();
-        files.push((ADMIN.into(), wanted.subject.admin()));
-        for (path, leaf) in files {
-            let text = self.read_secret(&path)?;
-            let decision = decide_kubeconfig(text.as_ref(), &leaf, &wanted.own_apiserver, authority, self.now);
-            match (decision, text) {
-                (Decision::Keep, Some(text)) => self.keep_secret(path, &text)?,
-                (Decision::Keep, None) => {}
-                (Decision::Renew(reason), text) => {
-                    let pair = authority.issue(&leaf, self.now)?;
-                    let written = kubeconfig::write(
-                        &wanted.subject.cluster,
-                        &wanted.own_apiserver,
-                        &authority.pair().certificate,
-                        &leaf.common_name,
-                        &Credential::Pair(&pair),
-                    );
-                    self.secret(path, written, &verb(text.is_some(), &reason));
-                }
-            }
-        }
-        let path = PathBuf::from(format!("{KUBECONFIG}/kube-proxy.conf"));
-        let written = kubeconfig::write(
-            &wanted.subject.cluster,
-            &wanted.proxy,
-            &authority.pair().certificate,
-            &format!("system:node:{}", wanted.subject.node),
-            &Credential::File(KUBELET_CLIENT),
-        );
-        let found = self.read_secret(&path)?;
-        if found.as_ref() == Some(&written) {
-            self.keep_secret(path, &written)?;
-        } else {
-            self.secret(path, written, &verb(found.is_some(), "it is not as wanted"));
-        }
-        Ok(())
-    }
-
-    /// The token and the kubeconfig with which this host's kubelet asks for its first certificate. A kubelet that has a
-    /// valid certificate renews it by itself, and its old token may be gone: then both files are left alone.
-    fn bootstrap(&mut self, wanted: &Wanted, authority: &Authority) -> Result<()> {
-        let node = &wanted.subject.node;
-        if joined(self.host, node, authority.inspection(), self.now)? {
-            return Ok(());
-        }
-        let path = PathBuf::from(TOKENS);
-        let stored = self.host.exists(&path)?;
-        let mut known = known_tokens(self.host)?;
-        if known.needs_new(node, self.now) {
-            known.insert(node, Token::create(self.now, tokens::LIFETIME)?);
-            let reason = verb(stored, "the token is missing or expires soon");
-            self.secret(path, known.write()?, &reason);
-        }
-        let Some(token) = known.get(node) else { bail!("no bootstrap token for node `{node}`") };
-        let written = kubeconfig::write(
-            &wanted.subject.cluster,
-            &wanted.proxy,
-            &authority.pair().certificate,
-            "kubelet-bootstrap",
-            &Credential::Token(&token.text()),
-        );
-        let path = PathBuf::from(format!("{KUBECONFIG}/bootstrap-kubelet.conf"));
-        let found = self.read_secret(&path)?;
-        if found.as_ref() == Some(&written) {
-            self.keep_secret(path, &written)?;
-        } else {
-            self.secret(path, written, &verb(found.is_some(), "it holds another token"));
         }
         Ok(())
     }
@@ -356,27 +224,6 @@ pub fn known_tokens(host: &Host) -> Result<Tokens> {
         Some(text) => Tokens::parse(&text).with_context(|| format!("reading `{TOKENS}`")),
         None => Ok(Tokens::default()),
     }
-}
-
-fn decide_kubeconfig(
-    text: Option<&Secret>,
-    leaf: &Leaf,
-    server: &str,
-    authority: &Authority,
-    now: Timestamp,
-) -> Decision {
-    let Some(text) = text else { return Decision::Renew("it does not exist".to_owned()) };
-    let Some(parts) = kubeconfig::read(text.expose()) else {
-        return Decision::Renew("it cannot be read".to_owned());
-    };
-    if parts.server != server {
-        return Decision::Renew(format!("it names `{}`, not `{server}`", parts.server));
-    }
-    if parts.authority != authority.pair().certificate {
-        return Decision::Renew("it names another authority".to_owned());
-    }
-    let (certificate, key) = parts.pair.map(|pair| (pair.certificate, pair.key)).unzip();
-    inspect::decide(leaf, certificate.as_deref(), key.as_ref(), authority.inspection(), now)
 }
 
 fn verb(exists: bool, reason: &str) -> String {

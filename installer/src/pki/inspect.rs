@@ -201,7 +201,12 @@ fn reason_to_renew(
     let left = Duration::try_from(found.not_after.duration_since(now)).unwrap_or_default();
     // A certificate that ends with its authority cannot be made to last longer.
     if left <= leaf.lifetime / 3 && found.not_after < authority.not_after {
-        return Some(format!("it expires on {}", found.not_after));
+        return Some(expires(found.not_after));
     }
     None
+}
+
+/// The reason to renew a certificate of which nothing else is wrong than its age.
+pub(crate) fn expires(at: Timestamp) -> String {
+    format!("it expires on {at}")
 }

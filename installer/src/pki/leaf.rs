@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::AuthorityName;
 
+/// Below the PKI directory: the client certificate with which an apiserver asks etcd.
+pub const ETCD_CLIENT: &str = "apiserver-etcd-client";
+
 /// What a leaf may be used for (extended key usage).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
@@ -104,15 +107,26 @@ impl Subject {
         leaf
     }
 
-    /// The certificate pairs of a master with its own etcd member.
-    pub fn master_pairs(&self) -> Vec<PairFile> {
-        use AuthorityName::{Cluster, Etcd, FrontProxy};
+    /// The client certificate with which an apiserver asks etcd.
+    pub fn etcd_client(&self) -> Leaf {
+        self.client(AuthorityName::Etcd, "sealift:apiserver")
+    }
+
+    /// The certificate pairs of an etcd member.
+    pub fn etcd_pairs(&self) -> Vec<PairFile> {
         vec![
             PairFile { stem: "etcd/server", leaf: self.etcd_member() },
             PairFile { stem: "etcd/peer", leaf: self.etcd_member() },
-            PairFile { stem: "etcd/admin", leaf: self.client(Etcd, "sealift:etcd-admin") },
+            PairFile { stem: "etcd/admin", leaf: self.client(AuthorityName::Etcd, "sealift:etcd-admin") },
+        ]
+    }
+
+    /// The certificate pairs of a master.
+    pub fn master_pairs(&self) -> Vec<PairFile> {
+        use AuthorityName::{Cluster, FrontProxy};
+        vec![
             PairFile { stem: "apiserver", leaf: self.apiserver() },
-            PairFile { stem: "apiserver-etcd-client", leaf: self.client(Etcd, "sealift:apiserver") },
+            PairFile { stem: ETCD_CLIENT, leaf: self.etcd_client() },
             PairFile {
                 stem: "apiserver-kubelet-client",
                 leaf: self.client(Cluster, "sealift:apiserver-kubelet-client"),
@@ -122,12 +136,17 @@ impl Subject {
         ]
     }
 
-    /// The clients whose certificate is embedded in a kubeconfig: file name below the kubeconfig directory, certificate.
-    pub fn master_kubeconfigs(&self) -> Vec<(&'static str, Leaf)> {
+    /// The clients whose certificate is embedded in a kubeconfig: file name below the kubeconfig directory, certificate,
+    /// the unit that reads it.
+    pub fn master_kubeconfigs(&self) -> Vec<(&'static str, Leaf, &'static str)> {
         use AuthorityName::Cluster;
         vec![
-            ("controller-manager.conf", self.client(Cluster, "system:kube-controller-manager")),
-            ("scheduler.conf", self.client(Cluster, "system:kube-scheduler")),
+            (
+                "controller-manager.conf",
+                self.client(Cluster, "system:kube-controller-manager"),
+                "kube-controller-manager.service",
+            ),
+            ("scheduler.conf", self.client(Cluster, "system:kube-scheduler"), "kube-scheduler.service"),
         ]
     }
 

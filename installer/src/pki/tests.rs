@@ -4,10 +4,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::authority::{AUTHORITY_LIFETIME, BACKDATE};
+use super::files::Origin;
 use super::kubeconfig::Credential;
 use super::tokens::{Token, Tokens};
 use super::*;
+use crate::cluster::Founding;
 use crate::host::Host;
+use crate::join::contents::Needs;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -182,9 +185,16 @@ fn an_encryption_config_that_would_not_encrypt_is_noticed() {
 fn wanted() -> files::Wanted {
     files::Wanted {
         subject: subject(),
-        own_apiserver: "https://10.9.0.1:6443".to_owned(),
-        proxy: "https://127.0.0.1:8443".to_owned(),
+        needs: Needs { master: true, kubelet: true, etcd: true },
+        own_apiserver: files::OWN_APISERVER.to_owned(),
+        proxy: files::PROXY.to_owned(),
     }
+}
+
+/// As the first master: it founds the cluster once and has its secrets from then on.
+fn plan(host: &Host, now: Timestamp) -> anyhow::Result<Vec<files::Write>> {
+    let founded = Founding::read(host)?.is_some();
+    files::plan(host, &wanted(), if founded { Origin::Host } else { Origin::Found }, now)
 }
 
 fn paths(writes: &[files::Write]) -> Vec<String> {
@@ -195,32 +205,32 @@ fn paths(writes: &[files::Write]) -> Vec<String> {
 fn a_second_run_writes_nothing_and_secrets_are_private() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::under(directory.path());
-    let writes = files::plan(&host, &wanted(), now()).unwrap();
+    let writes = plan(&host, now()).unwrap();
     for write in &writes {
         let secret = write.text.expose().contains("PRIVATE KEY")
-            || write.path.ends_with("encryption.json")
+            || write.path.starts_with("/etc/sealift/secrets")
             || write.path.extension().is_some_and(|extension| extension == "conf");
-        assert_eq!(write.mode == 0o600, secret || write.path.ends_with("tokens.json"), "{}", write.path.display());
+        assert_eq!(write.mode == 0o600, secret, "{}", write.path.display());
     }
     files::write(&host, &writes).unwrap();
-    assert_eq!(paths(&files::plan(&host, &wanted(), now()).unwrap()), Vec::<String>::new());
+    assert_eq!(paths(&plan(&host, now()).unwrap()), Vec::<String>::new());
 }
 
 #[test]
 fn only_what_is_wrong_is_written_again() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::under(directory.path());
-    files::write(&host, &files::plan(&host, &wanted(), now()).unwrap()).unwrap();
+    files::write(&host, &plan(&host, now()).unwrap()).unwrap();
     host.remove(&files::key_path("apiserver")).unwrap();
     host.set_mode(&files::key_path("ca"), 0o644).unwrap();
-    let again = files::plan(&host, &wanted(), now()).unwrap();
+    let again = plan(&host, now()).unwrap();
     assert_eq!(
         paths(&again),
         ["/etc/sealift/pki/ca.key", "/etc/sealift/pki/apiserver.key", "/etc/sealift/pki/apiserver.crt"]
     );
     files::write(&host, &again).unwrap();
-    assert!(files::plan(&host, &wanted(), now()).unwrap().is_empty());
-    let later = files::plan(&host, &wanted(), now() + 300 * 24 * HOUR).unwrap();
+    assert!(plan(&host, now()).unwrap().is_empty());
+    let later = plan(&host, now() + 300 * 24 * HOUR).unwrap();
     assert!(later.iter().any(|write| write.path.ends_with("admin.conf") && write.reason.contains("expires on")));
     assert!(later.iter().all(|write| !write.path.ends_with("ca.crt")));
 }
@@ -241,9 +251,9 @@ fn what_cannot_be_made_twice_is_never_replaced() {
     for lost in ["ca.crt", "ca.key", "etcd/ca.crt", "service-account.key", "../secrets/encryption.json"] {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::under(directory.path());
-        files::write(&host, &files::plan(&host, &wanted(), now()).unwrap()).unwrap();
+        files::write(&host, &plan(&host, now()).unwrap()).unwrap();
         host.remove(&std::path::Path::new(PKI).join(lost)).unwrap();
-        assert!(files::plan(&host, &wanted(), now()).is_err(), "{lost}");
+        assert!(plan(&host, now()).is_err(), "{lost}");
     }
 }
 
@@ -251,16 +261,16 @@ fn what_cannot_be_made_twice_is_never_replaced() {
 fn a_crash_after_any_write_can_be_completed() {
     let full = {
         let directory = tempfile::tempdir().unwrap();
-        files::plan(&Host::under(directory.path()), &wanted(), now()).unwrap().len()
+        plan(&Host::under(directory.path()), now()).unwrap().len()
     };
     for survived in 0..full {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::under(directory.path());
-        let writes = files::plan(&host, &wanted(), now()).unwrap();
+        let writes = plan(&host, now()).unwrap();
         files::write(&host, &writes[..survived]).unwrap();
-        let rest = files::plan(&host, &wanted(), now()).unwrap_or_else(|error| panic!("{survived}: {error:#}"));
+        let rest = plan(&host, now()).unwrap_or_else(|error| panic!("{survived}: {error:#}"));
         files::write(&host, &rest).unwrap();
-        assert!(files::plan(&host, &wanted(), now()).unwrap().is_empty(), "{survived}");
+        assert!(plan(&host, now()).unwrap().is_empty(), "{survived}");
     }
 }
 
@@ -268,10 +278,10 @@ fn a_crash_after_any_write_can_be_completed() {
 fn a_node_that_has_joined_keeps_its_spent_token() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::under(directory.path());
-    let writes = files::plan(&host, &wanted(), now()).unwrap();
+    let writes = plan(&host, now()).unwrap();
     files::write(&host, &writes).unwrap();
     let later = now() + 48 * HOUR;
-    let renewed = paths(&files::plan(&host, &wanted(), later).unwrap());
+    let renewed = paths(&plan(&host, later).unwrap());
     assert_eq!(renewed, ["/etc/sealift/secrets/tokens.json", "/etc/sealift/kubeconfig/bootstrap-kubelet.conf"]);
     let read = |stem: &str| host.read_text(&files::certificate_path(stem)).unwrap().unwrap();
     let key = Secret::new(host.read_text(&files::key_path("ca")).unwrap().unwrap());
@@ -281,7 +291,7 @@ fn a_node_that_has_joined_keeps_its_spent_token() {
     let kubelet = Authority::load(&read("ca"), &key).unwrap().issue(&leaf, now()).unwrap();
     host.create_dir("/var/lib/kubelet/pki".as_ref(), 0o700).unwrap();
     host.write(KUBELET_CLIENT.as_ref(), (kubelet.certificate + kubelet.key.expose()).as_bytes(), 0o600).unwrap();
-    assert!(files::plan(&host, &wanted(), later).unwrap().is_empty());
+    assert!(plan(&host, later).unwrap().is_empty());
 }
 
 #[test]
@@ -289,7 +299,7 @@ fn status_lists_every_certificate_and_live_token() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::under(directory.path());
     let now = host.now();
-    files::write(&host, &files::plan(&host, &wanted(), now).unwrap()).unwrap();
+    files::write(&host, &plan(&host, now).unwrap()).unwrap();
     host.write(&files::certificate_path("odd"), b"nonsense", 0o644).unwrap();
     let found = status::certificates(&host).unwrap();
     // 3 authorities, 8 pairs, 2 kubeconfigs, admin.conf, and the one that cannot be read, which comes first.

@@ -93,6 +93,11 @@ pub fn object_name(id: &str) -> String {
     format!("bootstrap-token-{id}")
 }
 
+/// The path of a token's Secret object in the API.
+pub fn object_path(id: &str) -> String {
+    format!("/api/v1/namespaces/kube-system/secrets/{}", object_name(id))
+}
+
 /// `tokens.json`: node name → token.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens(BTreeMap<String, Token>);
@@ -125,6 +130,18 @@ impl Tokens {
     /// Gives a node a token.
     pub fn insert(&mut self, node: &str, token: Token) {
         self.0.insert(node.to_owned(), token);
+    }
+
+    /// That of one node alone.
+    #[must_use]
+    pub fn only(&self, node: &str) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| *name == node)
+                .map(|(name, token)| (name.clone(), token.clone()))
+                .collect(),
+        )
     }
 
     /// All of them.

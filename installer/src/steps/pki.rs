@@ -1,9 +1,10 @@
-//! Certificates, keys, kubeconfigs and founding secrets of this host: made once, renewed when they run out.
+//! Certificates, keys, kubeconfigs and secrets of this host: made or taken over once, renewed when they run out.
 
 use anyhow::Result;
 
+use crate::cluster::founding::{Founding, may_found};
 use crate::context::Context;
-use crate::pki::files::{self, Wanted, Write};
+use crate::pki::files::{self, Origin, Wanted, Write};
 use crate::step::{Change, Check, Step, Target};
 
 /// The step.
@@ -11,7 +12,17 @@ use crate::step::{Change, Check, Step, Target};
 pub struct Pki;
 
 fn plan(context: &Context<'_>) -> Result<Vec<Write>> {
-    files::plan(context.host, &Wanted::of(context.config, context.node), context.host.now())
+    let wanted = Wanted::of(context.config, context.node);
+    files::plan(context.host, &wanted, origin(context)?, context.host.now())
+}
+
+/// Where the secrets come from. That nobody else has founded the cluster is for preflight to find out.
+fn origin<'a>(context: &Context<'a>) -> Result<Origin<'a>> {
+    if let Some(join) = context.join {
+        return Ok(Origin::Join(join));
+    }
+    let founds = may_found(context.config, context.node, context.init) && Founding::read(context.host)?.is_none();
+    Ok(if founds { Origin::Found } else { Origin::Host })
 }
 
 impl Step for Pki {

@@ -3,6 +3,7 @@
 //! missing modules) are reported, not refused.
 
 mod finding;
+mod founding;
 mod leftovers;
 mod machine;
 mod network;
@@ -25,6 +26,7 @@ pub fn findings(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = machine::look(context);
     findings.extend(network::look(context)?);
     findings.extend(scope::look(context)?);
+    findings.extend(founding::look(context)?);
     findings.extend(leftovers::look(context)?);
     Ok(findings)
 }
