@@ -103,7 +103,12 @@ fn founding(context: &Context<'_>) -> Result<Option<Founding>> {
         return Ok(Some(founding));
     }
     let own = Founder { name: context.node.name.clone(), address: context.node.address };
-    Ok(peers(context).is_empty().then(|| Founding { id: context.config.id(), etcd_token: None, founders: vec![own] }))
+    Ok(peers(context).is_empty().then(|| Founding {
+        id: context.config.id(),
+        etcd_token: None,
+        founders: vec![own],
+        made_here: false,
+    }))
 }
 
 fn absent(context: &Context<'_>) -> Situation {
