@@ -17,6 +17,7 @@ use super::preflight::Preflight;
 use super::proxy::Proxy;
 use super::service::{Readiness, Service, UnitText, nothing_before};
 use super::{kernel, os_packages};
+use crate::cluster::founding::{self, Founding};
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::context::Context;
 use crate::event::Recorded;
@@ -147,6 +148,8 @@ impl Bed {
         self.node.name = "n2".to_owned();
         self.config.nodes[0].address = "192.0.2.10".parse().unwrap();
         self.config.nodes.push(self.node.clone());
+        let founding = Founding::create([], false).unwrap();
+        self.put(founding::PATH, founding.write().unwrap().expose());
     }
 
     pub(super) fn put(&self, path: &str, text: &str) {
