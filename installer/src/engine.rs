@@ -14,6 +14,7 @@ use crate::event::{Event, Log, Outcome};
 use crate::journal::{Inputs, Journal};
 use crate::report::{Exit, Explain as _, exit_of, has_exit};
 use crate::step::{Change, Check, Step};
+use crate::waiting;
 
 /// Set by signal handlers, so it has to be reachable from everywhere.
 static ASKED_TO_STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -213,12 +214,23 @@ fn patient_check(step: &dyn Step, context: &Context<'_>) -> Result<(Check, bool)
     let mut said = String::new();
     loop {
         let check = step.check(context)?;
-        let Check::Waiting(reason) = &check else { return Ok((check, !said.is_empty())) };
-        if interrupted() || context.host.monotonic().saturating_sub(start) >= context.patience {
+        let Check::Waiting(reason) = &check else {
+            waiting::over(context.host, step.name());
+            return Ok((check, !said.is_empty()));
+        };
+        let news = *reason != said;
+        if news {
+            waiting::record(context.host, step.name(), reason);
+        }
+        if interrupted() {
+            let error: Result<_> = Err(anyhow!("interrupted while waiting for {reason}"));
+            return error.hint("`installer resume` goes on");
+        }
+        if context.host.monotonic().saturating_sub(start) >= context.patience {
             return Ok((check, true));
         }
-        if *reason != said {
-            context.note(format!("waiting: {reason}"));
+        if news {
+            context.note(format!("waiting for {reason}"));
             said.clone_from(reason);
         }
         context.host.pause(LOOK_AGAIN);

@@ -10,7 +10,7 @@ mod error;
 pub(crate) mod fake;
 mod http;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod approver;
+pub mod background;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
@@ -30,3 +31,4 @@ pub mod step;
 pub mod steps;
 pub mod store;
 pub mod trust;
+pub mod waiting;

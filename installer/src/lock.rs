@@ -1,10 +1,12 @@
 //! One installer at a time: a lock that ends with the process, whatever ends it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use rustix::fs::{FlockOperation, flock, fstat, stat};
 
+use crate::engine::interrupted;
 use crate::host::Host;
 use crate::report::Explain as _;
 use crate::store::Footprint;
@@ -19,6 +21,18 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Takes the lock as soon as it is free, or says after a while who holds it: for runs that nobody watches.
+    pub fn take_within(host: &Host, footprint: &mut Footprint<'_>, patience: Duration) -> Result<Self> {
+        let start = host.monotonic();
+        loop {
+            let taken = Self::take(host, footprint);
+            if taken.is_ok() || interrupted() || host.monotonic().saturating_sub(start) >= patience {
+                return taken;
+            }
+            host.pause(Duration::from_millis(500));
+        }
+    }
+
     /// Takes the lock, or says who holds it. What has to be created for it goes into the footprint.
     pub fn take(host: &Host, footprint: &mut Footprint<'_>) -> Result<Self> {
         let path = Path::new(PATH);
@@ -72,6 +86,9 @@ mod tests {
         let first = Lock::take(&host, &mut footprint).unwrap();
         let error = Lock::take(&host, &mut Footprint::new(&host)).unwrap_err();
         assert_eq!(error.to_string(), format!("process {} is installing on this host", std::process::id()));
+        let patience = Duration::from_secs(5);
+        Lock::take_within(&host, &mut Footprint::new(&host), patience).unwrap_err();
+        assert!(host.monotonic() >= patience);
         drop(first);
         Lock::take(&host, &mut Footprint::new(&host)).unwrap();
     }

@@ -98,7 +98,10 @@ impl Output {
             return;
         }
         match (&summary.waiting, summary.changes) {
-            (Some(reason), _) => self.line(&format!("waiting: {reason}\nhint: `installer resume` goes on")),
+            (Some(reason), _) => self.line(&format!(
+                "waiting in {reason}\nhint: this host goes on by itself; `installer status` shows what it waits for, \
+                 `installer resume` goes on here"
+            )),
             (None, 0) => self.line("nothing to change: this host is as wanted"),
             (None, changes) => self.line(&format!("done: {changes} changes in {}", seconds(milliseconds))),
         }

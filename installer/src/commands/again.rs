@@ -78,7 +78,7 @@ impl Again {
             }
             Ok(())
         })();
-        finish(host, start, result, &summary, &events, output)
+        finish(&context, start, result, &summary, output)
     }
 }
 

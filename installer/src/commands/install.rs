@@ -3,7 +3,9 @@
 use anyhow::{Result, anyhow};
 
 use super::prepare::{Prepared, require_inputs};
+use crate::background::{self, Foreground};
 use crate::cli::Install;
+use crate::context::Context;
 use crate::engine::{self, Numbering, Record, Summary};
 use crate::event::{Event, Events as _, Fan, Log};
 use crate::generation::Switch;
@@ -47,9 +49,12 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
 
     let numbering = |before| Numbering { before, total: plan.len() };
     let mut summary = Summary::default();
+    // Outlives the lock: what this run does not finish can then go on in the background.
+    let mut _foreground = None;
     let result = (|| {
         // Nothing is on record, and nothing else has changed, until the last byte of the bundle has proven right.
         engine::run(&plan.preflight, &context, None, numbering(0), &mut summary)?;
+        _foreground = Some(Foreground::take_over(host, &events)?);
         let mut footprint = Footprint::new(host);
         let _lock = Lock::take(host, &mut footprint)?;
         // Read again: another run may have ended between then and the lock.
@@ -71,26 +76,34 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         }
         Ok(())
     })();
-    finish(host, start, result, &summary, &events, output)
+    finish(&context, start, result, &summary, output)
 }
 
-/// Says how the run ended.
+/// Says how the run ended, and sees to it that a run that waits goes on by itself.
 pub(super) fn finish(
-    host: &Host,
+    context: &Context<'_>,
     start: std::time::Duration,
     result: Result<()>,
     summary: &Summary,
-    events: &Fan<'_>,
     output: &Output,
 ) -> Result<Exit> {
+    let host = context.host;
     let exit = match &result {
         Ok(()) if summary.waiting.is_some() => Exit::Waiting,
         Ok(()) => Exit::Done,
         Err(error) => exit_of(error),
     };
+    let kept = match exit {
+        Exit::Waiting if !background::inside(host) => background::prepare(host, &context.installer),
+        Exit::Done => background::remove(host),
+        _ => Ok(()),
+    };
+    if let Err(error) = kept {
+        context.warn(format!("{}: {error:#}", background::UNIT));
+    }
     let elapsed = host.monotonic().saturating_sub(start).as_millis();
     let milliseconds = u64::try_from(elapsed).unwrap_or(u64::MAX);
-    events.emit(&Event::RunFinished { code: exit.code(), changes: summary.changes, milliseconds });
+    context.events.emit(&Event::RunFinished { code: exit.code(), changes: summary.changes, milliseconds });
     result?;
     output.summary(summary, milliseconds);
     Ok(exit)

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, anyhow};
 use super::again::{Again, parse_roles};
 use super::install::require_root;
 use super::resume;
+use crate::background::Foreground;
 use crate::cli::cluster::Refresh;
 use crate::cluster::Known;
 use crate::config::Roles;
@@ -34,6 +35,7 @@ pub fn refresh(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf
 /// Runs all steps with a config that this host has learnt of.
 pub(super) fn run(host: &Host, known: &Known, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
     engine::stop_on_signals()?;
+    let _foreground = Foreground::take_over(host, output)?;
     let mut footprint = Footprint::new(host);
     let _lock = Lock::take(host, &mut footprint)?;
     let journal = Journal::read(host)?;

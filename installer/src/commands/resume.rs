@@ -1,6 +1,7 @@
 //! `installer resume`: goes on with a run that waits or was interrupted, from what is on the host: no bundle, no arguments.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use bundle::{Digest, Image};
@@ -8,9 +9,10 @@ use bundle::{Digest, Image};
 use super::again::{Again, parse_roles};
 use super::install::require_root;
 use super::prepare::require_installer;
+use crate::background::{self, Foreground};
 use crate::cli::cluster::Refresh;
 use crate::cluster::Known;
-use crate::engine;
+use crate::engine::{self, interrupted};
 use crate::generation::{current_bundle, current_images};
 use crate::host::Host;
 use crate::journal::{Journal, Pending};
@@ -19,23 +21,44 @@ use crate::output::Output;
 use crate::plan::StepsOf;
 use crate::report::{Exit, Explain as _};
 use crate::store::Footprint;
+use crate::waiting;
+
+/// How long the run in the background waits for one that an operator has started.
+const LOCK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs the steps of the pending run again; each step's own check decides what is left to do.
 pub fn resume(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
     engine::stop_on_signals()?;
+    let inside = background::inside(host);
     if Journal::read(host)?.pending().is_none() {
-        output.line("nothing to resume: the last run has ended");
-        return Ok(Exit::Done);
+        return nothing(host, output);
     }
+    let _foreground = Foreground::take_over(host, output)?;
     let mut footprint = Footprint::new(host);
-    let _lock = Lock::take(host, &mut footprint)?;
+    let patience = if inside { LOCK_WITHIN } else { Duration::ZERO };
+    let _lock = Lock::take_within(host, &mut footprint, patience)?;
+    let result = go_on(host, arguments, output, steps);
+    if let Err(error) = &result
+        && inside
+        && !interrupted()
+    {
+        // Nobody sees it otherwise: systemd tries again.
+        waiting::failed(host, &format!("{error:#}"));
+    }
+    result
+}
+
+fn nothing(host: &Host, output: &Output) -> Result<Exit> {
+    background::remove(host)?;
+    output.line("nothing to resume: the last run has ended");
+    Ok(Exit::Done)
+}
+
+fn go_on(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
     // Only now: the pending run may have ended while this one waited.
     let journal = Journal::read(host)?;
-    let Some(pending) = journal.pending() else {
-        output.line("nothing to resume: the last run has ended");
-        return Ok(Exit::Done);
-    };
+    let Some(pending) = journal.pending() else { return nothing(host, output) };
     require_installer(host, &pending)?;
     let images = images(host, &pending)?;
     let (config, source) = match newer(host, &pending, arguments.from)? {

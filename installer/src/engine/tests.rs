@@ -161,6 +161,32 @@ fn what_another_host_refuses_is_tried_again_while_patience_lasts() {
 }
 
 #[test]
+fn a_step_is_asked_again_while_it_waits_and_may_then_need_more() {
+    let wait = || Check::Waiting("m1 to promote this member".to_owned());
+    let steps = [Scripted::boxed("etcd", [needed(), wait(), wait(), needed(), Check::Done])];
+    with(&steps, |host, _, result, events| {
+        let summary = result.unwrap();
+        assert_eq!((summary.waiting, summary.changes), (None, 2));
+        assert_eq!(host.monotonic(), 2 * LOOK_AGAIN);
+        let notes = events.iter().filter(|event| matches!(event, Event::Note { .. })).count();
+        assert_eq!(notes, 1, "the same reason is said once: {events:?}");
+        assert_eq!(waiting::Waiting::read(host).unwrap(), None);
+    });
+}
+
+#[test]
+fn what_a_run_waits_for_stays_on_record_when_its_patience_ends() {
+    let steps = [Scripted::boxed("join", [Check::Waiting("an API server".to_owned())])];
+    with(&steps, |host, context, result, _| {
+        assert_eq!(result.unwrap().waiting.as_deref(), Some("step `join`: an API server"));
+        let found = waiting::Waiting::read(host).unwrap().unwrap();
+        assert_eq!((found.step.as_str(), found.reason.as_str()), ("join", "an API server"));
+        assert_eq!(host.now().duration_since(found.since), jiff::SignedDuration::try_from(context.patience).unwrap());
+        assert!(Journal::read(host).unwrap().pending().is_some(), "there is nothing to resume");
+    });
+}
+
+#[test]
 fn preflight_has_its_own_exit_code() {
     struct Refuses;
     impl Step for Refuses {

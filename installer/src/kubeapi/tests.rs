@@ -18,11 +18,11 @@ use crate::pki::{Authority, AuthorityName, Leaf, Pair, Secret, Usage};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     Authority::create(AuthorityName::Cluster, "test", Timestamp::now()).unwrap()
 }
 
-fn leaf(usage: Usage, address: &str) -> Leaf {
+pub(crate) fn leaf(usage: Usage, address: &str) -> Leaf {
     Leaf {
         authority: AuthorityName::Cluster,
         common_name: "test".to_owned(),
@@ -39,19 +39,23 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// A request and the client certificate it came with.
-type Seen = (String, Option<Vec<u8>>);
+pub(crate) type Seen = (String, Option<Vec<u8>>);
 
 /// Answers connections one after the other with the given texts; an empty one accepts and says nothing until the client
 /// goes. Gives the requests and the client certificates that it saw.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     thread: JoinHandle<()>,
 }
 
 impl Server {
-    fn start(authority: &Authority, pair: &Pair, answers: Vec<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn start(authority: &Authority, pair: &Pair, answers: Vec<String>) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), authority, pair, answers)
+    }
+
+    pub(crate) fn start_at(address: SocketAddr, authority: &Authority, pair: &Pair, answers: Vec<String>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.pair().certificate.as_bytes()).unwrap()).unwrap();
@@ -94,13 +98,13 @@ impl Server {
         Self { address, seen, thread }
     }
 
-    fn stop(self) -> Vec<Seen> {
+    pub(crate) fn stop(self) -> Vec<Seen> {
         self.thread.join().unwrap();
         Arc::into_inner(self.seen).unwrap().into_inner().unwrap()
     }
 }
 
-fn answer(code: &str, body: &str) -> String {
+pub(crate) fn answer(code: &str, body: &str) -> String {
     format!("HTTP/1.1 {code}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 

@@ -41,16 +41,16 @@ const UNIT: &str = "[Service]\nExecStart=/opt/sealift/current/etcd/bin/etcd\n";
 
 /// A host and everything a context borrows.
 pub(super) struct Bed {
-    directory: TempDir,
+    pub(super) directory: TempDir,
     pub(super) host: Host,
-    events: Recorded,
+    pub(super) events: Recorded,
     pub(super) config: ClusterConfig,
     pub(super) node: Node,
-    roles: Roles,
-    facts: Facts,
-    components: Vec<Component>,
-    images: Vec<Image>,
-    desired: Generation,
+    pub(super) roles: Roles,
+    pub(super) facts: Facts,
+    pub(super) components: Vec<Component>,
+    pub(super) images: Vec<Image>,
+    pub(super) desired: Generation,
     pub(super) units: Arc<Mutex<BTreeMap<String, Unit>>>,
 }
 
@@ -138,7 +138,7 @@ impl Bed {
     }
 
     /// Makes this host another node with these roles; the master of the config is elsewhere then.
-    fn become_member(&mut self, roles: &[Role]) {
+    pub(super) fn become_member(&mut self, roles: &[Role]) {
         self.roles = Roles::new(roles.iter().copied());
         self.node.roles = self.roles.clone();
         if self.roles.master() {

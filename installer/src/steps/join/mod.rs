@@ -5,6 +5,8 @@
 //! what no waiting can cure.
 
 mod ask;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
