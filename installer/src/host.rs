@@ -22,7 +22,7 @@ use jiff::Timestamp;
 pub use command::{Command, Finished, Output};
 pub use fake::{Fake, Reply};
 pub use files::{Entry, FileKind};
-pub use kernel::sysctl_path;
+pub use kernel::{mount_point, sysctl_path};
 
 /// The machine, or a directory that plays one.
 #[derive(Debug)]

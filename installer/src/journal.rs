@@ -66,6 +66,8 @@ enum Record {
     Applied { time: Timestamp, step: String, milliseconds: u64 },
     /// A step was undone.
     Undone { time: Timestamp, step: String },
+    /// `installer reset` has done this part of its work.
+    Reset { time: Timestamp, part: String },
     /// The run ended well.
     End { time: Timestamp },
     /// The operator gave a pending run up.
@@ -131,7 +133,7 @@ impl<'a> Journal<'a> {
                         interrupted: None,
                     });
                 }
-                (Record::End { .. } | Record::Abandoned { .. }, _) => pending = None,
+                (Record::End { .. } | Record::Abandoned { .. } | Record::Reset { .. }, _) => pending = None,
                 (Record::Applying { step, .. }, Some(run)) => run.interrupted = Some(step.clone()),
                 (Record::Applied { step, .. }, Some(run)) => {
                     run.interrupted = None;
@@ -151,8 +153,9 @@ impl<'a> Journal<'a> {
         })
     }
 
-    /// Refuses inputs other than those of a pending run. Reads only.
+    /// Refuses inputs other than those of a pending run, and every run on a host that is half reset. Reads only.
     pub fn require(&self, inputs: &Inputs) -> Result<()> {
+        self.require_whole()?;
         let Some(pending) = self.pending() else { return Ok(()) };
         let differences = pending.inputs.differences(inputs);
         if differences.is_empty() {
@@ -168,23 +171,48 @@ impl<'a> Journal<'a> {
             .hint("finish it with the same inputs (or `installer resume`), or give it up with `--abandon`")
     }
 
+    fn require_whole(&self) -> Result<()> {
+        let part = self.records.iter().any(|record| matches!(record, Record::Reset { .. }));
+        let error: Result<()> = Err(anyhow::anyhow!("this host is being reset, and that has not ended"));
+        if part { error.exit(Exit::Usage).hint("`installer reset` goes on with it; then install anew") } else { Ok(()) }
+    }
+
     /// Begins a run, or goes on with the pending one of the same inputs. With other inputs the pending one is given up:
     /// [`Journal::require`] has been asked before.
     pub fn begin(&mut self, inputs: &Inputs, config: &str) -> Result<()> {
+        self.require_whole()?;
         if let Some(pending) = self.pending() {
             if pending.inputs == *inputs {
                 return Ok(());
             }
             self.append(Record::Abandoned { time: self.host.now() })?;
         }
-        self.append(Record::Begin { time: self.host.now(), inputs: inputs.clone(), config: config.to_owned() })
+        self.append(Record::Begin { time: self.host.now(), inputs: inputs.clone(), config: config.to_owned() })?;
+        // What programs will make for themselves: whether it was there decides what `reset` may take away.
+        let places = crate::reset::places::of(config).into_iter().map(|place| Target::File(place.path));
+        self.capture("host", &places.collect::<Vec<_>>())
     }
 
-    /// Records how a step's targets are now, except those recorded before.
+    /// Records how a step's targets are now, except those recorded before. Directories that will have to be made for a
+    /// file count as well.
     pub fn capture(&mut self, step: &str, targets: &[Target]) -> Result<()> {
         for target in targets {
             if self.before(target).is_some() {
                 continue;
+            }
+            if let Target::File(path) = target {
+                let mut missing = Vec::new();
+                for parent in path.ancestors().skip(1) {
+                    if self.host.exists(parent)? {
+                        break;
+                    }
+                    missing.push(Target::File(parent.to_owned()));
+                }
+                for parent in
+                    missing.into_iter().rev().filter(|parent| self.before(parent).is_none()).collect::<Vec<_>>()
+                {
+                    self.append(Record::Before { step: step.to_owned(), target: parent, image: BeforeImage::Absent })?;
+                }
             }
             let image = BeforeImage::capture(self.host, target)
                 .with_context(|| format!("recording how `{target}` is before it is changed"))?;
@@ -208,6 +236,40 @@ impl<'a> Journal<'a> {
             _ => None,
         });
         images.collect()
+    }
+
+    /// All before-images, newest first.
+    pub fn images(&self) -> impl Iterator<Item = (&Target, &BeforeImage)> {
+        self.records.iter().rev().filter_map(|record| match record {
+            Record::Before { target, image, .. } => Some((target, image)),
+            _ => None,
+        })
+    }
+
+    /// Whether a step was ever about to change this host.
+    pub fn attempted(&self, step: &str) -> bool {
+        self.records.iter().any(|record| matches!(record, Record::Applying { step: found, .. } if found == step))
+    }
+
+    /// The text of the last run's `cluster.toml`.
+    pub fn config(&self) -> Option<&str> {
+        self.records.iter().rev().find_map(|record| match record {
+            Record::Begin { config, .. } => Some(config.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Says that `reset` has done a part of its work.
+    pub fn reset(&mut self, part: &str) -> Result<()> {
+        if self.was_reset(part) {
+            return Ok(());
+        }
+        self.append(Record::Reset { time: self.host.now(), part: part.to_owned() })
+    }
+
+    /// Whether `reset` has done a part of its work.
+    pub fn was_reset(&self, part: &str) -> bool {
+        self.records.iter().any(|record| matches!(record, Record::Reset { part: found, .. } if found == part))
     }
 
     /// Says that a step is about to change the host.
@@ -293,125 +355,4 @@ pub fn exists(host: &Host) -> Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn inputs(bundle: &str) -> Inputs {
-        Inputs {
-            index: Digest::of(bundle.as_bytes()),
-            config: Digest::of(b"config"),
-            roles: "master".to_owned(),
-            installer: Digest::of(b"installer"),
-        }
-    }
-
-    fn host() -> (tempfile::TempDir, Host) {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host::under(dir.path());
-        (dir, host)
-    }
-
-    fn begun(host: &Host) -> Journal<'_> {
-        let mut journal = Journal::read(host).unwrap();
-        journal.begin(&inputs("a"), "[cluster]").unwrap();
-        journal
-    }
-
-    #[test]
-    fn a_torn_last_line_is_dropped_and_overwritten() {
-        let (_dir, host) = host();
-        let mut journal = begun(&host);
-        journal.applying("etcd").unwrap();
-        let whole = host.read(Path::new(PATH)).unwrap().unwrap();
-        let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        for cut in first..whole.len() {
-            host.write(Path::new(PATH), &whole[..cut], 0o600).unwrap();
-            let mut journal = Journal::read(&host).unwrap();
-            let pending = journal.pending().unwrap();
-            assert_eq!((pending.config.as_str(), pending.interrupted), ("[cluster]", None), "cut at {cut}");
-            journal.applying("kubelet").unwrap();
-            let pending = Journal::read(&host).unwrap().pending().unwrap();
-            assert_eq!(pending.interrupted.as_deref(), Some("kubelet"), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn damage_before_the_last_line_is_an_error() {
-        let (_dir, host) = host();
-        let mut journal = begun(&host);
-        journal.applying("etcd").unwrap();
-        let whole = host.read(Path::new(PATH)).unwrap().unwrap();
-        let first = whole.iter().position(|byte| *byte == b'\n').unwrap();
-        for at in 0..first {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1;
-            host.write(Path::new(PATH), &damaged, 0o600).unwrap();
-            let error = format!("{:#}", Journal::read(&host).unwrap_err());
-            assert!(error.contains("line 1 is damaged"), "byte {at}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_pending_run_is_bound_to_its_inputs() {
-        let (_dir, host) = host();
-        let mut journal = begun(&host);
-        journal.require(&inputs("a")).unwrap();
-        let other = Inputs { roles: "worker".to_owned(), ..inputs("b") };
-        let error = journal.require(&other).unwrap_err().to_string();
-        assert!(error.contains("another bundle, another roles"), "{error}");
-        journal.end().unwrap();
-        Journal::read(&host).unwrap().require(&other).unwrap();
-    }
-
-    #[test]
-    fn the_first_before_image_stays_and_undo_leads_back_to_it() {
-        let (_dir, host) = host();
-        let conf = Path::new("/etc/example.conf");
-        let fresh = Path::new("/etc/fresh.conf");
-        let sysctl = "net.ipv4.ip_forward";
-        host.write(conf, b"before\n", 0o640).unwrap();
-        host.symlink(Path::new("/etc/link"), Path::new("elsewhere")).unwrap();
-        host.write(&crate::host::sysctl_path(sysctl), b"0\n", 0o644).unwrap();
-        let targets = [
-            Target::File(conf.to_owned()),
-            Target::File(fresh.to_owned()),
-            Target::File(PathBuf::from("/etc/link")),
-            Target::Sysctl(sysctl.to_owned()),
-        ];
-        let mut journal = begun(&host);
-        for round in ["first", "second"] {
-            journal.capture("settings", &targets).unwrap();
-            host.write(conf, round.as_bytes(), 0o600).unwrap();
-            host.write(fresh, round.as_bytes(), 0o600).unwrap();
-            host.write(Path::new("/etc/link"), b"a file now", 0o644).unwrap();
-            host.set_sysctl(sysctl, "1").unwrap();
-        }
-        let journal = Journal::read(&host).unwrap();
-        assert_eq!(journal.images_of("settings").len(), 4);
-        for (target, image) in journal.images_of("settings") {
-            assert_eq!(image.restore(&host, target).unwrap(), None, "{target}");
-        }
-        assert!(host.has(conf, b"before\n", 0o640).unwrap());
-        assert!(!host.exists(fresh).unwrap());
-        assert_eq!(host.link_target(Path::new("/etc/link")).unwrap(), Some(PathBuf::from("elsewhere")));
-        assert_eq!(host.sysctl(sysctl).unwrap().as_deref(), Some("0"));
-        // Twice is once.
-        host.fake().clear();
-        for (target, image) in journal.images_of("settings") {
-            image.restore(&host, target).unwrap();
-        }
-        assert_eq!(host.fake().operations(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn data_that_grew_in_a_new_directory_is_not_deleted() {
-        let (_dir, host) = host();
-        let target = Target::File(PathBuf::from("/var/lib/etcd"));
-        let mut journal = begun(&host);
-        journal.capture("etcd", std::slice::from_ref(&target)).unwrap();
-        host.write(Path::new("/var/lib/etcd/member/snap/db"), b"data", 0o600).unwrap();
-        let left = journal.before(&target).unwrap().restore(&host, &target).unwrap();
-        assert!(left.unwrap().contains("not empty"));
-        assert!(host.exists(Path::new("/var/lib/etcd/member/snap/db")).unwrap());
-    }
-}
+mod tests;

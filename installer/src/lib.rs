@@ -25,6 +25,7 @@ pub mod pki;
 pub mod plan;
 pub mod render;
 pub mod report;
+pub mod reset;
 pub mod roles;
 pub mod share;
 pub mod step;

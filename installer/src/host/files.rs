@@ -191,7 +191,12 @@ impl Host {
         self.sync(&file)
     }
 
-    /// Removes what earlier runs that were killed left beside a file.
+    /// Removes what earlier runs that were killed while they wrote a file left beside it.
+    pub(crate) fn sweep_beside(&self, path: &Path) -> Result<()> {
+        let (parent, name) = split(path)?;
+        self.sweep(parent, name)
+    }
+
     fn sweep(&self, parent: &Path, name: &str) -> Result<()> {
         let prefix = format!(".{name}.sealift-");
         for other in self.list(parent)? {

@@ -28,7 +28,82 @@ pub fn sysctl_path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(relative)
 }
 
+/// The mount point of a line of `/proc/self/mountinfo` (proc(5)).
+pub fn mount_point(line: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(unescape(line.split(' ').nth(4)?)))
+}
+
+/// Space, tab, newline and backslash are written as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        if let Some(code) = code {
+            plain.push(char::from(code));
+            plain.push_str(&part[3..]);
+        } else {
+            plain.push('\\');
+            plain.push_str(part);
+        }
+    }
+    plain
+}
+
 impl Host {
+    /// Ends a process with SIGKILL, if it is still the one that `is_it` says; fine when it has ended.
+    pub fn kill(&self, pid: i32, is_it: impl Fn() -> bool) -> Result<()> {
+        use rustix::io::Errno;
+        use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+        self.operation("kill", Path::new(&format!("/proc/{pid}")))?;
+        if self.script().is_some() {
+            return Ok(fs_err::remove_dir_all(self.real_path(Path::new(&format!("/proc/{pid}"))))?);
+        }
+        let Some(process) = Pid::from_raw(pid) else { return Ok(()) };
+        // A descriptor keeps meaning this process; the number alone may be another's by now. Kernels before 5.3 have none.
+        let handle = pidfd_open(process, PidfdFlags::empty());
+        if !is_it() {
+            return Ok(());
+        }
+        let sent = match &handle {
+            Ok(handle) => pidfd_send_signal(handle, Signal::KILL),
+            Err(Errno::NOSYS) => kill_process(process, Signal::KILL),
+            Err(error) => Err(*error),
+        };
+        match sent {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("ending process {pid}")),
+        }
+    }
+
+    /// Takes away the topmost mount at a path, at once or, while it is busy, from the tree of names (`umount --lazy`).
+    pub fn unmount(&self, path: &Path) -> Result<()> {
+        use rustix::io::Errno;
+        use rustix::mount::{UnmountFlags, unmount};
+        self.operation("unmount", path)?;
+        if self.script().is_some() {
+            return self.forget_mount(path);
+        }
+        let real = self.real_path(path);
+        match unmount(&real, UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+            Err(_) => {}
+        }
+        unmount(&real, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH | UnmountFlags::FORCE)
+            .with_context(|| format!("unmounting `{}`", path.display()))
+    }
+
+    /// A test host's mounts are the lines of a file.
+    fn forget_mount(&self, path: &Path) -> Result<()> {
+        let table = Path::new("/proc/self/mountinfo");
+        let text = self.read_text(table)?.unwrap_or_default();
+        let mut lines: Vec<&str> = text.lines().collect();
+        if let Some(gone) = lines.iter().rposition(|line| mount_point(line).as_deref() == Some(path)) {
+            lines.remove(gone);
+        }
+        Ok(fs_err::write(self.real_path(table), lines.join("\n"))?)
+    }
+
     /// The value of a sysctl; `None` when this kernel does not have it.
     pub fn sysctl(&self, name: &str) -> Result<Option<String>> {
         Ok(self.read_text(&sysctl_path(name))?.map(|text| text.trim_end().to_owned()))

@@ -73,6 +73,16 @@ impl BeforeImage {
         }
     }
 
+    /// There was nothing.
+    pub fn is_absent(&self) -> bool {
+        *self == Self::Absent
+    }
+
+    /// Whether a target is not as it was; what cannot be read counts as different.
+    pub fn differs(&self, host: &Host, target: &Target) -> bool {
+        Self::capture(host, target).map_or(true, |now| now != *self)
+    }
+
     /// Puts a target back to how it was; nothing when it is so already. `Some` says what could not be put back and why.
     pub fn restore(&self, host: &Host, target: &Target) -> Result<Option<String>> {
         match (target, self) {

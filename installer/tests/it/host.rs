@@ -133,7 +133,7 @@ fn tiny(_: &Roles) -> Steps {
 }
 
 /// Writes a file.
-struct File(&'static str, &'static str, &'static [u8], u32);
+pub(crate) struct File(pub(crate) &'static str, pub(crate) &'static str, pub(crate) &'static [u8], pub(crate) u32);
 
 impl Step for File {
     fn name(&self) -> &'static str {

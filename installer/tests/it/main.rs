@@ -5,4 +5,5 @@ mod flags;
 mod host;
 mod install;
 mod manifests;
+mod reset;
 mod snapshots;
