@@ -220,7 +220,8 @@ fn undo_puts_back_what_the_steps_touched() {
         assert_eq!(host.list(Path::new("/etc/step")).unwrap(), Vec::<String>::new());
         let operations = host.fake().operations();
         let removed: Vec<&String> = operations.iter().filter(|operation| operation.starts_with("remove")).collect();
-        assert_eq!(removed, ["remove /etc/step/b", "remove /etc/step/a"], "last first");
+        let expected = ["remove /etc/step/b", "remove /etc/step/a", "remove /etc/step"];
+        assert_eq!(removed, expected, "last first, then the directory that was made for them");
     });
 }
 

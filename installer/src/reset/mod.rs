@@ -29,6 +29,8 @@ pub use survey::Survey;
 
 /// Says in the journal that nothing but `reset` may go on here.
 const BEGUN: &str = "begun";
+/// Says that etcd no longer counts on this host.
+const LEFT_ETCD: &str = "etcd";
 
 /// The work, and what it knows.
 pub struct Reset<'a> {
@@ -73,7 +75,8 @@ impl<'a> Reset<'a> {
 
     /// Does everything, in order. Gives what is left on the host, for people.
     pub fn run(mut self) -> Result<Vec<String>> {
-        let parts: [Part<'a>; 7] = [
+        let parts: [Part<'a>; 8] = [
+            ("etcd", "Leave etcd", Self::etcd),
             ("units", "Stop the services", Self::units),
             ("containers", "End all containers", |reset| processes::end(reset.host)),
             ("mounts", "Unmount what pods and containers mounted", |reset| mounts::unmount(reset.host)),
@@ -136,6 +139,24 @@ impl<'a> Reset<'a> {
     fn attempted(&self, step: &str, unit: &str) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.attempted(step))
             || self.survey.units.iter().any(|found| found == unit)
+    }
+
+    /// While it still runs: the others must not count on a member that is gone.
+    fn etcd(&mut self) -> Result<Vec<String>> {
+        let done = self.journal.as_ref().is_some_and(|journal| journal.was_reset(LEFT_ETCD));
+        if done || !self.attempted("etcd", "etcd.service") {
+            return Ok(Vec::new());
+        }
+        let members = self.survey.config.as_ref().map_or(0, |known| known.config.etcd_members().len());
+        if members == 1 {
+            return Ok(Vec::new());
+        }
+        if self.force {
+            self.warn("etcd is not told: `installer node remove` on a master takes its member out".to_owned());
+            return Ok(Vec::new());
+        }
+        Err(anyhow!("this host is one of {members} members of etcd"))
+            .hint("take it out with `installer node remove` on another master, then reset with `--force`")
     }
 
     fn units(&mut self) -> Result<Vec<String>> {

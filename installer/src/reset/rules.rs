@@ -41,7 +41,9 @@ fn changes(saved: &str) -> String {
         let chains = lines.iter().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
         let chains: BTreeSet<&str> = chains.filter(|chain| is_ours(chain)).collect();
         let jumps = lines.iter().filter_map(|line| line.strip_prefix("-A ")).filter(|rule| {
-            let words: Vec<&str> = rule.split(' ').collect();
+            // Comments are quoted, and may hold anything; a quote in one is escaped, which only ends the search early.
+            let outside: String = rule.split('"').step_by(2).collect();
+            let words: Vec<&str> = outside.split_whitespace().collect();
             let target = words.windows(2).find(|pair| matches!(pair[0], "-j" | "-g")).map(|pair| pair[1]);
             let chain = words.first().copied().unwrap_or_default();
             !chains.contains(chain) && target.is_some_and(|target| chains.contains(target))

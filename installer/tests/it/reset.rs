@@ -153,7 +153,8 @@ fn reset_of_an_installation_that_died_at_any_operation() {
     for n in 0..total {
         let bed = bed();
         bed.host.fake().die_at(n);
-        install(&bed).unwrap_err();
+        // The last lines of the log may be lost: the run ends well without them.
+        let _ = install(&bed);
         bed.host.fake().revive();
         reset(&bed.host).unwrap_or_else(|error| panic!("operation {n}: {}", render(&error)));
         assert_same(&without_foreign_growth(&bed.tree()), &before, &format!("operation {n}"));
