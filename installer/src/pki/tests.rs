@@ -12,6 +12,8 @@ use crate::cluster::Founding;
 use crate::host::Host;
 use crate::join::contents::Needs;
 
+mod roles;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn now() -> Timestamp {

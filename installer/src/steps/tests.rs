@@ -27,6 +27,8 @@ use crate::host::{Host, Reply};
 use crate::report::{Exit, exit_of};
 use crate::step::{Check, Step};
 
+mod founding_guard;
+
 const CONFIG: &str = r#"
 [cluster]
 name = "test"

@@ -112,7 +112,7 @@ impl Plan<'_> {
     }
 
     /// An apiserver's client certificate for a foreign etcd cannot be made here: a new join file renews it. True if the
-    /// given one is of the same authority and lasts longer than the present one.
+    /// given one is of the same authority and lasts as long as the present one, at least (of which the key may be missing).
     fn renewed_etcd_client(&self, join: &Join) -> Result<bool> {
         let path = certificate_path(ETCD_CLIENT);
         let given = join.files.get(&path.display().to_string());
@@ -121,7 +121,7 @@ impl Plan<'_> {
             return Ok(false);
         };
         let given = Inspection::of_pem(given.expose())?;
-        let lasts = Inspection::of_pem(&found).map_or(true, |found| found.not_after < given.not_after);
+        let lasts = Inspection::of_pem(&found).map_or(true, |found| found.not_after <= given.not_after);
         Ok(lasts && given.signed_by(&Inspection::of_pem(&authority)?))
     }
 
