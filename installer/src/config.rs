@@ -221,12 +221,6 @@ impl ClusterConfig {
         nth_address(self.cluster.service_cidr, 10)
     }
 
-    /// Identity of the cluster, from what can never change: its name, domain and networks.
-    pub fn id(&self) -> String {
-        let Cluster { name, domain, service_cidr, pod_cidr } = &self.cluster;
-        Digest::of(format!("sealift cluster\n{name}\n{domain}\n{service_cidr}\n{pod_cidr}\n").as_bytes()).short()
-    }
-
     /// The node that has one of these addresses.
     pub fn node_at(&self, addresses: &[IpAddr]) -> Option<&Node> {
         self.nodes.iter().find(|node| addresses.contains(&node.address))

@@ -64,14 +64,7 @@ fn by_master(host: &Host, arguments: &JoinFile, founding: &Founding, path: &Path
     let source = Source::of_host(host)?;
     let join = fill(&source, founding, &record, node, &tokens, (now, expires))?;
     let sealed = seal::seal(&join.write()?, &sealing)?;
-    register(&client, &tokens)?;
-    if let Err(error) = host.write_new(path, &sealed, 0o600) {
-        // Nobody has it: it shall not stay valid.
-        for (_, token) in tokens.iter() {
-            withdraw(&client, &token.id)?;
-        }
-        return Err(error);
-    }
+    hand_out(&client, &tokens, || host.write_new(path, &sealed, 0o600))?;
     let pin = source.cluster_certificate().context("this host has no authority certificate")?;
     Ok(summary(path, node, expires, &Inspection::of_pem(pin)?.public_key_pin().to_string(), arguments.plain))
 }
@@ -129,6 +122,17 @@ pub(super) fn fill(
     })
 }
 
+/// Registers the tokens, then writes the file that holds them. A file that could not be written leaves no valid token.
+fn hand_out(client: &Client<'_>, tokens: &Tokens, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    register(client, tokens)?;
+    write().or_else(|error| {
+        for (_, token) in tokens.iter() {
+            withdraw(client, &token.id)?;
+        }
+        Err(error)
+    })
+}
+
 /// Makes the cluster know the tokens: their Secrets, whose they are, and that the approver may delete them when spent.
 fn register(client: &Client<'_>, tokens: &Tokens) -> Result<()> {
     let secrets: Vec<_> = tokens.iter().map(|(node, token)| token.object(node)).collect();
@@ -182,3 +186,6 @@ fn summary(path: &Path, node: &Node, expires: Timestamp, pin: &str, plain: bool)
     }
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests;

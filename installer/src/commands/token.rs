@@ -61,10 +61,13 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Listed {
     /// The node it was made for; empty for a revoked one.
-    node: String,
-    id: String,
-    expires: Option<Timestamp>,
-    state: State,
+    pub(super) node: String,
+    /// Its public half.
+    pub(super) id: String,
+    /// When it ends, while its Secret is there.
+    pub(super) expires: Option<Timestamp>,
+    /// What became of it.
+    pub(super) state: State,
 }
 
 /// All tokens that the record knows, by node.

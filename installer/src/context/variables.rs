@@ -29,7 +29,6 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
             "node_cidr_mask": ClusterConfig::NODE_CIDR_MASK,
             "api_service_ip": config.api_service_ip(),
             "dns_ip": config.dns_ip(),
-            "id": config.id(),
         },
         "node": {
             "name": node.name,

@@ -1,21 +1,24 @@
 //! `/etc/sealift/etcd.env`: the members that etcd begins with. Read by its unit, and by etcd only while it has no data.
 
+use anyhow::{Context as _, Result};
+
 use crate::cluster::etcd::{Members, peer_url};
-use crate::cluster::founding::Founding;
+use crate::cluster::founding::{self, Founding};
 use crate::context::Context;
+use crate::report::Explain as _;
 use crate::steps::file::WantedFile;
 
 /// Where it is, mode 0600: the token is known to members only.
 pub(super) const PATH: &str = "/etc/sealift/etcd.env";
 
 /// For a founder: all founders, who begin together.
-pub(super) fn founding(context: &Context<'_>, founding: &Founding) -> WantedFile {
+pub(super) fn founding(founding: &Founding) -> Result<WantedFile> {
     let members = founding.founders.iter().map(|founder| format!("{}={}", founder.name, peer_url(founder.address)));
-    file(&members.collect::<Vec<_>>(), "new", &token(context, Some(founding)))
+    Ok(file(&members.collect::<Vec<_>>(), "new", token(founding)?))
 }
 
 /// For a member that others have listed already.
-pub(super) fn joining(context: &Context<'_>, members: &Members) -> WantedFile {
+pub(super) fn joining(context: &Context<'_>, members: &Members) -> Result<WantedFile> {
     let own = peer_url(context.node.address);
     let configured = context.config.etcd_members();
     let mut pairs = Vec::new();
@@ -33,13 +36,20 @@ pub(super) fn joining(context: &Context<'_>, members: &Members) -> WantedFile {
         }
     }
     pairs.sort();
-    let founding = Founding::read(context.host).ok().flatten();
-    file(&pairs, "existing", &token(context, founding.as_ref()))
+    Ok(file(&pairs, "existing", token(&recorded(context)?)?))
 }
 
-fn token(context: &Context<'_>, founding: Option<&Founding>) -> String {
-    let recorded = founding.and_then(|founding| founding.etcd_token.clone());
-    recorded.unwrap_or_else(|| format!("sealift-{}", context.config.id()))
+/// What the pki step wrote before this one.
+pub(super) fn recorded(context: &Context<'_>) -> Result<Founding> {
+    Founding::read(context.host)?.with_context(|| format!("`{}` does not exist", founding::PATH))
+}
+
+fn token(founding: &Founding) -> Result<&str> {
+    founding
+        .etcd_token
+        .as_deref()
+        .with_context(|| format!("`{}` has no token of etcd: it was made for a host without etcd", founding::PATH))
+        .hint("make a join file for this host's present roles (`installer join-file`) and give it with `--join FILE`")
 }
 
 fn file(members: &[String], state: &str, token: &str) -> WantedFile {

@@ -172,7 +172,7 @@ fn add(context: &Context<'_>) -> Result<WantedFile> {
     if members.at(&url).is_none() {
         return Err(anyhow!("etcd does not list this host at `{url}` yet")).exit(Exit::Waiting);
     }
-    Ok(environment::joining(context, &members))
+    environment::joining(context, &members)
 }
 
 /// A change through another member; what it refuses for a reason that passes is waited for.

@@ -8,7 +8,6 @@ use anyhow::{Result, anyhow};
 use super::FOUNDED;
 use super::environment;
 use crate::cluster::etcd::{Door, Member, Members, PEER_PORT, listening, named, peer_url, reach};
-use crate::cluster::founding::{Founder, Founding};
 use crate::context::Context;
 use crate::report::Explain as _;
 use crate::steps::file::WantedFile;
@@ -39,7 +38,7 @@ pub(super) fn of(context: &Context<'_>) -> Result<Situation> {
     match others(context) {
         Some((_, members)) => match members.at(&url) {
             None => Ok(room(context, &members)),
-            Some(own) if !own.started() => Ok(Situation::Join(environment::joining(context, &members))),
+            Some(own) if !own.started() => Ok(Situation::Join(environment::joining(context, &members)?)),
             Some(own) if own.learner => Ok(Situation::AddAgain(own.hex())),
             Some(own) => Err(lost(context, own)),
         },
@@ -81,7 +80,7 @@ fn alone(context: &Context<'_>) -> Result<Situation> {
             ),
         });
     }
-    let Some(founding) = founding(context)? else { return Ok(absent(context)) };
+    let founding = environment::recorded(context)?;
     let Some(own) = founding.founders.iter().find(|founder| founder.name == context.node.name) else {
         return Ok(absent(context));
     };
@@ -94,21 +93,7 @@ fn alone(context: &Context<'_>) -> Result<Situation> {
         );
         return Err(error).hint("make the secrets again with this config: `installer secrets create`");
     }
-    Ok(Situation::Found(environment::founding(context, &founding)))
-}
-
-/// The founding; a host alone in its config founds for itself.
-fn founding(context: &Context<'_>) -> Result<Option<Founding>> {
-    if let Some(founding) = Founding::read(context.host)? {
-        return Ok(Some(founding));
-    }
-    let own = Founder { name: context.node.name.clone(), address: context.node.address };
-    Ok(peers(context).is_empty().then(|| Founding {
-        id: context.config.id(),
-        etcd_token: None,
-        founders: vec![own],
-        made_here: false,
-    }))
+    Ok(Situation::Found(environment::founding(&founding)?))
 }
 
 fn absent(context: &Context<'_>) -> Situation {

@@ -105,6 +105,7 @@ fn start_with_systemd(bed: &Bed, cluster: &Cluster) {
 #[test]
 fn a_single_master_founds_for_itself() {
     let scene = Scene::of(&["m1"], 0);
+    scene.founders(&["m1"]);
     scene.apply().unwrap();
     assert_eq!(scene.check(), Check::Done);
     let text = scene.environment();
@@ -251,6 +252,7 @@ fn a_member_that_lost_its_data_is_never_founded_anew() {
 #[test]
 fn a_single_master_without_its_data_is_refused() {
     let scene = Scene::of(&["m1"], 0);
+    scene.founders(&["m1"]);
     scene.apply().unwrap();
     scene.cluster.edit("m1", |m1| m1.running = false);
     scene.bed.host.remove_tree(Path::new("/var/lib/etcd/member")).unwrap();
