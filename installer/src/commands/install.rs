@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow};
 use super::prepare::{Prepared, require_inputs};
 use crate::background::{self, Foreground};
 use crate::cli::Install;
+use crate::cluster::Founding;
 use crate::context::Context;
 use crate::engine::{self, Numbering, Record, Summary};
 use crate::event::{Event, Events as _, Fan, Log};
@@ -17,6 +18,10 @@ use crate::plan::{Plan, StepsOf};
 use crate::report::{Exit, Explain as _, exit_of};
 use crate::store::{Footprint, Program, Store};
 
+/// What the operator of a new cluster should do next.
+const KEEP_OFF_SITE: &str = "this host founded the cluster and holds its only keys: make a master's join file (`installer \
+    join-file --node NAME`) and keep it off-site with its passphrase";
+
 /// Verifies, plans and runs. A refused bundle leaves the host as it was.
 pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
@@ -24,6 +29,7 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
     let start = host.monotonic();
     let (prepared, opened, acceptance) = Prepared::from_arguments(host, arguments)?;
     let inputs = prepared.inputs();
+    let fresh = Founding::read(host)?.is_none();
     let expected = opened.stream.release().installer;
     let signers = opened.stream.signers().join(", ");
     require_inputs(&Journal::read(host)?, &inputs, arguments)?;
@@ -73,6 +79,9 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         engine::run(&plan.steps, &context, Some(&mut record), numbering(before), &mut summary)?;
         if summary.waiting.is_none() {
             record.journal.end()?;
+        }
+        if fresh && Founding::read(host)?.is_some_and(|founding| founding.made_here) {
+            context.note(KEEP_OFF_SITE);
         }
         Ok(())
     })();

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use crate::cluster::founding::{Founding, PATH, may_found};
 use crate::context::Context;
 use crate::join::Join;
-use crate::pki::files::{certificate_path, joined};
+use crate::pki::files::{self, Origin, Wanted, certificate_path, joined};
 use crate::pki::{AuthorityName, Inspection};
+use crate::report::render;
 use crate::steps::api::APISERVER_PORT;
 
 /// etcd's port for clients.
@@ -72,7 +73,18 @@ fn joins(context: &Context<'_>, join: &Join, known: Option<&Founding>) -> Result
             "to join the other cluster, first leave this one: `installer reset`",
         );
     }
+    if findings.iter().all(|finding| finding.verdict != Verdict::Refused) {
+        findings.extend(unfit(context, join));
+    }
     Ok(findings)
+}
+
+/// Whatever else would stop the pki step: files on this host that are not those of the join file, above all.
+fn unfit(context: &Context<'_>, join: &Join) -> Option<Finding> {
+    let wanted = Wanted::of(context.config, context.node);
+    let error = files::plan(context.host, &wanted, Origin::Join(join), context.host.now()).err()?;
+    let advice = render(&error).lines().filter_map(|line| line.strip_prefix("hint: ")).collect::<Vec<_>>().join("; ");
+    Some(Finding::refused("join file", format!("{error:#}"), "one that fits what is on this host", advice))
 }
 
 fn warned(text: &str) -> Finding {

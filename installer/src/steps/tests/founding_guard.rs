@@ -123,6 +123,11 @@ fn a_join_file_of_another_node_role_or_cluster_is_refused() {
     let text = refused(&bed, Some(&of("w1", &joins(TWO, &bed))), false);
     assert!(text.contains("of another cluster than this host belongs to"), "{text}");
     assert!(text.contains("installer reset"), "{text}");
+
+    bed.put("/etc/sealift/pki/ca.crt", "another authority");
+    let text = refused(&bed, Some(&own), false);
+    assert!(text.contains("`/etc/sealift/pki/ca.crt` is not the one of the join file"), "{text}");
+    assert!(text.contains("leave `--join` out"), "{text}");
 }
 
 #[test]
