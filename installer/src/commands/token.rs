@@ -47,7 +47,7 @@ pub(super) enum State {
 }
 
 impl State {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Valid => "valid",
             Self::Expired => "expired",

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::proxy;
 use super::service::{Readiness, Service};
 use super::unit::UnitState;
 use super::{
     approver, containerd, etcd, kube_apiserver, kube_controller_manager, kube_proxy, kube_scheduler, kubelet, network,
+    peers,
 };
 use crate::context::Context;
+use crate::report::Explain as _;
 use crate::step::{Check, Step};
 
 /// The step.
@@ -74,6 +76,7 @@ impl Step for Health {
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
+        require_one_cluster(context)?;
         let rows = table(context);
         Ok(match bad(&rows) {
             None => {
@@ -100,6 +103,15 @@ impl Step for Health {
             },
         )
     }
+}
+
+/// A master whose neighbour has founded a cluster of his own must not be called healthy.
+fn require_one_cluster(context: &Context<'_>) -> Result<()> {
+    let strangers = if context.roles.master() { peers::strangers(context.host, context.config)? } else { Vec::new() };
+    if strangers.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("masters of the config belong to another cluster: {}", peers::named(&strangers))).hint(peers::HINT)
 }
 
 /// Who has to act for what is not well.

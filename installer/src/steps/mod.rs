@@ -23,6 +23,7 @@ pub mod long_running;
 pub mod loopback;
 pub mod network;
 pub mod os_packages;
+pub mod peers;
 pub mod pki;
 pub mod preflight;
 pub mod proxy;
