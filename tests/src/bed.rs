@@ -1,7 +1,7 @@
 //! The network of one run: a namespace with two bridges in it and no link to anything else. Hosts have a leg on the first; those with
 //! several interfaces have one on the second, too.
 //!
-//! Every frame that a host sends onto a bridge is looked at: a destination outside the bridges' own subnets is counted, remembered and
+//! Every frame that a host sends onto a bridge is looked at: a destination outside the bridges' own subnets and the pod network is counted, remembered and
 //! dropped. That makes "nothing dials out" a number. What a leg that is cut off sends or should get vanishes without an answer.
 
 use std::net::Ipv4Addr;
@@ -17,6 +17,9 @@ const BRIDGE: &str = "bridge0";
 const SECOND_BRIDGE: &str = "bridge1";
 const NETWORK: [u8; 3] = [10, 77, 0];
 const SECOND_NETWORK: [u8; 3] = [10, 78, 0];
+
+/// The pod network of the tests' clusters: routed from host to host over the first bridge.
+const PODS: &str = "10.244.0.0/16";
 
 /// Bridges of its own, on which hosts are booted.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ impl Bed {
                     type filter hook prerouting priority -300; policy accept;
                     iifname @cut drop
                     ether type ip ip daddr {second}/24 counter name second accept
-                    ether type ip ip daddr {{ {first}/24, 224.0.0.0/24 }} accept
+                    ether type ip ip daddr {{ {first}/24, {PODS}, 224.0.0.0/24 }} accept
                     ether type ip6 ip6 daddr {{ fe80::/10, ff02::/16 }} accept
                     ether type ip add @seen4 {{ ip daddr }} counter name foreign drop
                     ether type ip6 add @seen6 {{ ip6 daddr }} counter name foreign drop
