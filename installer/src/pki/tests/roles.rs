@@ -203,6 +203,12 @@ fn a_join_file_never_replaces_what_the_host_has() {
     let text = said(bed.joining(&same, now()));
     assert!(text.contains("`/etc/sealift/pki/ca.crt` is not the one of the join file"), "{text}");
     assert!(text.contains("leave `--join` out"), "{text}");
+    for path in bed.join.files.keys().filter(|path| *path != files::TOKENS) {
+        let mut one = bed.join.clone();
+        one.files.insert(path.clone(), other.join.files[path].clone());
+        let text = said(bed.joining(&one, now()));
+        assert!(text.contains(&format!("`{path}` is not the one of the join file")), "{text}");
+    }
     let mut foreign = bed.join.clone();
     foreign.node = "w1".to_owned();
     assert!(said(bed.joining(&foreign, now())).contains("is for node `w1`, this host is `m1`"));
