@@ -109,17 +109,24 @@ fn founds(context: &Context<'_>) -> Result<Option<Finding>> {
             format!("on a master that runs: `installer join-file --node {}`, then `--join FILE` here", node.name),
         );
     }
-    let dedicated = context.config.masters().next().is_some_and(|first| !context.config.runs_etcd(first));
-    if dedicated {
+    let first = context.config.masters().next();
+    let dedicated = first.is_some_and(|first| !context.config.runs_etcd(first));
+    let begins = node.roles.etcd() || first.is_some_and(|first| first.name == node.name);
+    if dedicated && begins {
         return refused(
             "none; etcd has nodes of its own",
-            "make them for all nodes with `installer secrets create --config …`, then `--join FILE` on each host"
+            "for a new cluster make them for all nodes with `installer secrets create --config …`, then `--join FILE` on \
+             each host; for a host more `installer join-file` on a host of its kind"
                 .to_owned(),
         );
     }
     refused(
         "none",
-        format!("on a master that runs: `installer join-file --node {}`, then `--join FILE` here", node.name),
+        format!(
+            "on a master that runs: `installer join-file --node {}` (before the first host: `installer secrets create`), then \
+             `--join FILE` here",
+            node.name
+        ),
     )
 }
 
