@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::answers::{self, Health, Outcome, Status, complaint, passes};
 use super::members::Members;
@@ -160,7 +160,9 @@ pub fn reach<'a>(host: &'a Host, addresses: &[IpAddr]) -> Option<(Door<'a>, Memb
         addresses.iter().zip(accepts).filter(|(_, accepts)| *accepts).map(|(address, _)| *address).collect();
     let ask = |address: IpAddr| -> Result<(Door<'a>, Members)> {
         let door = Door::at(host, client_url(address))?;
-        door.status()?.leader.context("it has no leader")?;
+        let status = door.status()?;
+        // A learner refuses to list members, after a hundred tries of etcdctl.
+        ensure!(!status.learner && status.leader.is_some(), "it is no voter with a leader");
         let members = door.members()?;
         Ok((door, members))
     };
