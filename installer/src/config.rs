@@ -221,6 +221,32 @@ impl ClusterConfig {
         nth_address(self.cluster.service_cidr, 10)
     }
 
+    /// What is allowed and yet not good: shown wherever a config is read for people.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let (masters, members) = (self.masters().count(), self.etcd_members().len());
+        let dedicated = self.nodes.iter().any(|node| node.roles.etcd());
+        if masters == 1 {
+            warnings
+                .push("one master: while it is away, nothing can be changed, and its loss is the cluster's".to_owned());
+        }
+        if members > 1 && members % 2 == 0 {
+            let fewer = members - 1;
+            warnings
+                .push(format!("{members} etcd members survive no more losses than {fewer}: an odd number is better"));
+        }
+        if dedicated && members < 3 {
+            warnings.push(format!("{members} dedicated etcd members do not survive the loss of one: three do"));
+        }
+        if members > 7 {
+            warnings.push(format!("{members} etcd members: writes get slower with each, five are enough"));
+        }
+        if !self.nodes.iter().any(|node| node.roles.worker()) {
+            warnings.push("no node has the role `worker`: nothing but the cluster's own pods will run".to_owned());
+        }
+        warnings
+    }
+
     /// The node that has one of these addresses.
     pub fn node_at(&self, addresses: &[IpAddr]) -> Option<&Node> {
         self.nodes.iter().find(|node| addresses.contains(&node.address))

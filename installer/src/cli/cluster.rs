@@ -25,6 +25,9 @@ pub enum Node {
         /// What it is for: master, worker, etcd; several separated by commas
         #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', required = true, value_parser = role)]
         roles: Vec<Role>,
+        /// The interface that carries the address, on hosts with several
+        #[arg(long)]
+        interface: Option<String>,
     },
     /// Take a node out of the cluster: its etcd member, its node object, its tokens, its place in the config
     Remove {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::ensure::{self, Difference};
+use super::known::Moved;
 use super::{Record, rbac, record};
 use crate::host::Host;
 use crate::kubeapi::Client;
@@ -28,6 +29,8 @@ pub struct Contribution {
     tokens: Tokens,
     /// Whether this host's kubelet has its certificate: its token is spent then.
     joined: bool,
+    /// An address change that the record does not know yet.
+    moved: Option<Moved>,
     now: Timestamp,
 }
 
@@ -38,14 +41,23 @@ impl Contribution {
         let path = files::certificate_path(AuthorityName::Cluster.stem());
         let authority = host.read_text(&path)?.with_context(|| format!("`{}` does not exist", path.display()))?;
         let joined = files::joined(host, &node, &Inspection::of_pem(&authority)?, host.now())?;
-        Ok(Self { config: config.to_owned(), node, tokens: files::known_tokens(host)?, joined, now: host.now() })
+        let (tokens, moved) = (files::known_tokens(host)?, Moved::read(host)?);
+        Ok(Self { config: config.to_owned(), node, tokens, joined, moved, now: host.now() })
     }
 
     /// The record as this host wants it, `None` if it is so.
     pub(super) fn register(&self, found: Option<&Record>) -> Result<Option<Record>> {
         let live = self.tokens.iter().filter(|(_, token)| token.expires > self.now);
         let tokens = live.map(|(node, token)| (token.id.clone(), node.to_owned())).collect();
-        Record::next(found, &self.config, tokens)
+        let Some(found) = found else { return Record::next(None, &self.config, tokens) };
+        let mut here = found.clone();
+        if let Some(moved) = &self.moved {
+            moved.apply(&mut here)?;
+        }
+        // Its config is for this host's address, and it has come so far: this host is where the record says.
+        here.arrived(&self.node);
+        let next = Record::next(Some(&here), &self.config, tokens)?.unwrap_or(here);
+        Ok((next != *found).then_some(next))
     }
 
     /// The Secrets of tokens that the cluster does not know yet, and of this host's own until it has joined.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 
 use super::Record;
 use super::record::APISERVER_PORT;
@@ -56,14 +57,15 @@ impl Source {
 }
 
 impl Known {
-    fn of_record(record: Record, source: Source) -> Self {
+    /// From a record.
+    pub fn of_record(record: Record, source: Source) -> Self {
         Self { config: record.config.clone(), text: record.text().to_owned(), record: Some(record), source }
     }
 
     /// What is on this host; `None` where nothing was installed.
     pub fn here(host: &Host) -> Result<Option<Self>> {
         if let Some(record) = Record::cached(host, Path::new(RECORD))? {
-            return Ok(Some(Self::of_record(record, Source::Copy)));
+            return Ok(Some(Self::of_record(Moved::onto(host, record)?, Source::Copy)));
         }
         let path = Source::Seed.path();
         let Some(text) = host.read_text(&path)? else { return Ok(None) };
@@ -91,6 +93,7 @@ impl Known {
         let asked = ask(host, &known, from).and_then(|client| Record::read(&client));
         let reason = match asked {
             Ok(Some(record)) => {
+                let record = Moved::onto(host, record)?;
                 record.keep(host, Path::new(RECORD))?;
                 return Ok(Some((Self::of_record(record, Source::Cluster), None)));
             }
@@ -98,6 +101,54 @@ impl Known {
             Err(error) => format!("{error:#}"),
         };
         Ok(Some((known, Some(reason))))
+    }
+}
+
+/// An address that the only etcd member got while nobody could tell the API. It counts on this host until bootstrap has
+/// told the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moved {
+    /// Node name.
+    pub node: String,
+    /// Its address now.
+    pub address: IpAddr,
+    /// Generation of the config with it: a record of that generation or a later one knows better.
+    pub generation: u64,
+}
+
+impl Moved {
+    /// Where it is noted.
+    pub const PATH: &str = "/var/lib/sealift/moved.json";
+
+    /// What is noted on this host.
+    pub fn read(host: &Host) -> Result<Option<Self>> {
+        let Some(text) = host.read_text(Path::new(Self::PATH))? else { return Ok(None) };
+        serde_json::from_str(&text).with_context(|| format!("reading `{}`", Self::PATH)).map(Some)
+    }
+
+    /// Notes it.
+    pub fn write(&self, host: &Host) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).context("writing an address change")? + "\n";
+        if let Some(parent) = Path::new(Self::PATH).parent() {
+            host.create_dir(parent, 0o700)?;
+        }
+        host.write(Path::new(Self::PATH), text.as_bytes(), 0o600)
+    }
+
+    /// The record with it.
+    pub fn apply(&self, record: &mut Record) -> Result<()> {
+        if record.generation < self.generation && record.node(&self.node).is_some() {
+            record.move_node(&self.node, self.address)?;
+        }
+        Ok(())
+    }
+
+    fn onto(host: &Host, mut record: Record) -> Result<Record> {
+        if let Some(moved) = Self::read(host)? {
+            moved.apply(&mut record)?;
+        }
+        Ok(record)
     }
 }
 

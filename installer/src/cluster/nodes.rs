@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bundle::component::Role;
 
 use super::Record;
-use crate::config::{ClusterConfig, Node, Roles, edit};
+use crate::config::{ClusterConfig, Node, edit};
 use crate::report::Explain as _;
 
 impl Record {
@@ -16,9 +16,10 @@ impl Record {
     }
 
     /// Adds a node. One that is there just so is no change; says whether it is one.
-    pub fn add_node(&mut self, name: &str, address: IpAddr, roles: &Roles) -> Result<bool> {
+    pub fn add_node(&mut self, added: &Node) -> Result<bool> {
+        let name = &added.name;
         if let Some(node) = self.node(name) {
-            if node.address == address && node.roles == *roles {
+            if node == added {
                 return Ok(false);
             }
             return Err(anyhow!(
@@ -28,13 +29,13 @@ impl Record {
             ))
             .hint("choose another name; for another address of this node: `installer node set-address`");
         }
-        if roles.etcd() && !dedicated(&self.config) {
+        if added.roles.etcd() && !dedicated(&self.config) {
             return Err(anyhow!(
                 "this cluster has its etcd on the masters; a node with the role `etcd` would move it away"
             ))
             .hint("to have one more etcd member, add a master");
         }
-        self.set_config(&edit::add_node(self.text(), name, address, roles)?)?;
+        self.set_config(&edit::add_node(self.text(), added)?)?;
         Ok(true)
     }
 
@@ -95,6 +96,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::config::Roles;
 
     const TEXT: &str =
         "[cluster]\nname = \"site\"\n\n[[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n";
@@ -107,15 +109,15 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn roles(role: Role) -> Roles {
-        Roles::new([role])
+    fn node(name: &str, last: u8, role: Role) -> Node {
+        Node { name: name.to_owned(), address: address(last), interface: None, roles: Roles::new([role]) }
     }
 
     #[test]
     fn adding_checks_the_whole_config_and_can_be_repeated() {
         let mut record = record("");
-        assert!(record.add_node("w1", address(7), &roles(Role::Worker)).unwrap());
-        assert!(!record.add_node("w1", address(7), &roles(Role::Worker)).unwrap());
+        assert!(record.add_node(&node("w1", 7, Role::Worker)).unwrap());
+        assert!(!record.add_node(&node("w1", 7, Role::Worker)).unwrap());
         assert_eq!((record.generation, record.config.nodes.len()), (2, 2));
         for (name, last, role, words) in [
             ("w1", 8, Role::Worker, "already has a node `w1`"),
@@ -123,7 +125,7 @@ mod tests {
             ("W2", 9, Role::Worker, "lower case"),
             ("e1", 9, Role::Etcd, "on the masters"),
         ] {
-            let error = record.add_node(name, address(last), &roles(role)).unwrap_err();
+            let error = record.add_node(&node(name, last, role)).unwrap_err();
             assert!(format!("{error:#}").contains(words), "{error:#}");
         }
         assert_eq!(record.generation, 2);

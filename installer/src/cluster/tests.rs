@@ -296,6 +296,36 @@ fn a_spent_or_revoked_token_is_not_made_again_by_a_host_that_still_has_it() {
     assert_eq!(joined.secrets(None).len(), 1, "only w1's: this host has joined");
 }
 
+#[test]
+fn the_only_member_tells_of_its_own_move_and_nobody_else_may_by_editing() {
+    let (server, directory) = (Server::start(), tempfile::tempdir().unwrap());
+    let (host, wanted) = master(directory.path(), &Tokens::default());
+    Contribution::of(&host, &wanted, CONFIG).unwrap().make(&server.client()).unwrap();
+    let moved = CONFIG.replace("10.9.0.1", "10.9.0.99");
+    let edited = Contribution::of(&host, &wanted, &moved).unwrap();
+    assert!(edited.make(&server.client()).unwrap_err().to_string().contains("has the address 10.9.0.1"));
+    known::Moved { node: "m1".to_owned(), address: "10.9.0.99".parse().unwrap(), generation: 2 }.write(&host).unwrap();
+    let noted = Contribution::of(&host, &wanted, &moved).unwrap();
+    noted.make(&server.client()).unwrap();
+    let held = Record::read(&server.client()).unwrap().unwrap();
+    assert_eq!((held.generation, held.text(), held.moving.len()), (2, moved.as_str(), 0));
+    assert_eq!(noted.differences(&server.client()).unwrap(), []);
+}
+
+#[test]
+fn a_master_that_was_announced_is_known_to_have_arrived_when_it_bootstraps() {
+    let (server, directory) = (Server::start(), tempfile::tempdir().unwrap());
+    let (host, wanted) = master(directory.path(), &Tokens::default());
+    Contribution::of(&host, &wanted, CONFIG).unwrap().make(&server.client()).unwrap();
+    let told =
+        Record::change(&server.client(), |record| record.move_node("m1", "10.9.0.99".parse().unwrap()).map(drop))
+            .unwrap();
+    assert_eq!(told.moving.len(), 1);
+    Contribution::of(&host, &wanted, told.text()).unwrap().make(&server.client()).unwrap();
+    let held = Record::read(&server.client()).unwrap().unwrap();
+    assert_eq!((held.generation, held.moving.len()), (2, 0));
+}
+
 fn read(host: &Host, path: &Path) -> String {
     host.read_text(path).unwrap().unwrap()
 }

@@ -81,7 +81,7 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit> {
         (Some(Command::Secrets(arguments)), _) => secrets(&host, &arguments, output),
         (Some(Command::JoinFile(arguments)), _) => join_file(&host, &arguments, output),
         (Some(Command::Token(arguments)), _) => token(&host, &arguments, output),
-        (Some(Command::Node(arguments)), _) => node(&host, &arguments, output),
+        (Some(Command::Node(arguments)), _) => node(&host, &arguments, output, &Steps::of),
         (Some(Command::Config(arguments)), _) => config(&host, &arguments, output),
         (Some(Command::Check(arguments)), _) => check(&host, &arguments, output),
         (Some(Command::Kubeconfig(arguments)), _) => kubeconfig(&host, &arguments, output),

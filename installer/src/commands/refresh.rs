@@ -1,5 +1,7 @@
 //! `installer refresh`: this host as the cluster's present config wants it, from what it already has: no bundle needed.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow};
 
 use super::again::{Again, parse_roles};
@@ -29,11 +31,11 @@ pub fn refresh(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf
     if let Some(reason) = stale {
         output.error(&format!("warning: nobody could be asked for the cluster's present config: {reason}"));
     }
-    run(host, &known, arguments, output, steps)
+    run(host, &known, arguments.patience.wait, output, steps)
 }
 
 /// Runs all steps with a config that this host has learnt of.
-pub(super) fn run(host: &Host, known: &Known, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
+pub(super) fn run(host: &Host, known: &Known, patience: Duration, output: &Output, steps: StepsOf) -> Result<Exit> {
     engine::stop_on_signals()?;
     let _foreground = Foreground::take_over(host, output)?;
     let mut footprint = Footprint::new(host);
@@ -60,7 +62,7 @@ pub(super) fn run(host: &Host, known: &Known, arguments: &Refresh, output: &Outp
         config: known.text.clone(),
         source: known.source.path().display().to_string(),
         roles: given.filter(|given| given.is_subset(&node.roles)),
-        patience: arguments.patience.wait,
+        patience,
     };
     again.run(host, journal, output, steps)
 }

@@ -13,12 +13,13 @@ use toml::Spanned;
 
 use super::{Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, network};
 
-/// What is wrong in a `cluster.toml`, with the line it is in.
+/// Everything that is wrong in a `cluster.toml`, each with the line it is in.
 #[derive(Debug, thiserror::Error)]
-#[error("reading `{path}`: {place}")]
+#[error("reading `{path}`: {}", problems.join("\n\n"))]
 pub struct ConfigError {
     path: String,
-    place: String,
+    /// As shown to people, in the order of the file.
+    pub problems: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -61,12 +62,30 @@ struct RawNode {
 /// Something wrong at a place of the text.
 pub(super) struct Wrong(pub(super) Range<usize>, pub(super) String);
 
+/// Collects what is wrong, so that all of it can be said at once.
+#[derive(Default)]
+struct Wrongs(Vec<Wrong>);
+
+impl Wrongs {
+    fn good<T>(&mut self, result: Result<T, Wrong>) -> Option<T> {
+        result.map_err(|wrong| self.0.push(wrong)).ok()
+    }
+
+    fn good_or<T>(&mut self, result: Result<T, Wrong>, default: T) -> T {
+        self.good(result).unwrap_or(default)
+    }
+}
+
 impl ClusterConfig {
     /// Reads the text of a `cluster.toml`; `path` is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let error = |place: String| ConfigError { path: path.display().to_string(), place };
-        let raw: RawConfig = toml::from_str(text).map_err(|wrong| error(wrong.to_string().trim_end().to_owned()))?;
-        check(raw, Digest::of(text.as_bytes())).map_err(|Wrong(span, message)| error(show(text, span, &message)))
+        let error = |problems| ConfigError { path: path.display().to_string(), problems };
+        let raw: RawConfig =
+            toml::from_str(text).map_err(|wrong| error(vec![wrong.to_string().trim_end().to_owned()]))?;
+        check(raw, Digest::of(text.as_bytes())).map_err(|Wrongs(mut wrongs)| {
+            wrongs.sort_by_key(|Wrong(span, _)| span.start);
+            error(wrongs.into_iter().map(|Wrong(span, message)| show(text, span, &message)).collect())
+        })
     }
 }
 
@@ -88,68 +107,115 @@ fn show(text: &str, span: Range<usize>, message: &str) -> String {
     )
 }
 
-fn check(mut raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrong> {
-    let api_names = check_api_names(std::mem::take(&mut raw.cluster.api_names))?;
-    let api_addresses = check_api_addresses(std::mem::take(&mut raw.cluster.api_addresses))?;
-    let cluster = check_cluster(raw.cluster)?;
-    let nodes = check_nodes(raw.node, &cluster)?;
-    let etcd = raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd)?;
-    let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates)?;
+fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrongs> {
+    let mut wrongs = Wrongs::default();
+    let cluster = check_cluster(raw.cluster, &mut wrongs);
+    let nodes = check_nodes(raw.node, &cluster.networks, &mut wrongs);
+    let etcd = wrongs.good_or(raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd), Etcd::default());
+    let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates);
+    let certificates = wrongs.good_or(certificates, Certificates::default());
     let (network, kernel) = (raw.network, raw.kernel);
-    Ok(ClusterConfig { cluster, api_names, api_addresses, nodes, etcd, network, kernel, certificates, digest })
-}
-
-fn check_cluster(raw: RawCluster) -> Result<Cluster, Wrong> {
-    let label = |text: &Spanned<String>, what: &str| {
-        let good = is_label(text.get_ref());
-        let message = || format!("{what} must be 1 to 63 of `a-z 0-9 -`, a letter or digit at both ends");
-        if good { Ok(()) } else { Err(Wrong(text.span(), message())) }
-    };
-    label(&raw.name, "the cluster's name")?;
-    let domain = match raw.domain {
-        Some(domain) if domain.get_ref().len() <= 180 && domain.get_ref().split('.').all(is_label) => {
-            domain.into_inner()
+    let Checked { cluster, api_names, api_addresses, .. } = cluster;
+    match cluster {
+        Some(cluster) if wrongs.0.is_empty() => {
+            Ok(ClusterConfig { cluster, api_names, api_addresses, nodes, etcd, network, kernel, certificates, digest })
         }
-        Some(domain) => return Err(Wrong(domain.span(), "not a lower-case DNS domain".to_owned())),
-        None => "cluster.local".to_owned(),
-    };
-    let service_cidr = network(raw.service_cidr, [10, 96, 0, 0], 12..=26, "service_cidr")?;
-    let pod_cidr = network(raw.pod_cidr, [10, 244, 0, 0], 8..=ClusterConfig::NODE_CIDR_MASK, "pod_cidr")?;
-    let (service_span, service_cidr) = service_cidr;
-    let (pod_span, pod_cidr) = pod_cidr;
-    if overlap(&service_cidr, &pod_cidr) {
-        let message = format!("pod_cidr {pod_cidr} and service_cidr {service_cidr} overlap");
-        return Err(Wrong(pod_span.or(service_span).unwrap_or(0..0), message));
+        _ => Err(wrongs),
     }
-    Ok(Cluster { name: raw.name.into_inner(), domain, service_cidr, pod_cidr })
 }
 
-fn check_api_names(raw: Vec<Spanned<String>>) -> Result<BTreeSet<String>, Wrong> {
+/// `[cluster]`, as far as it is right.
+struct Checked {
+    cluster: Option<Cluster>,
+    api_names: BTreeSet<String>,
+    api_addresses: BTreeSet<IpAddr>,
+    networks: Vec<(&'static str, IpNet)>,
+}
+
+fn check_cluster(raw: RawCluster, wrongs: &mut Wrongs) -> Checked {
+    let name = wrongs.good(check_name(raw.name));
+    let domain = wrongs.good(check_domain(raw.domain));
+    let service = wrongs.good(network(raw.service_cidr, [10, 96, 0, 0], 12..=26, "service_cidr"));
+    let pod = wrongs.good(network(raw.pod_cidr, [10, 244, 0, 0], 8..=ClusterConfig::NODE_CIDR_MASK, "pod_cidr"));
+    let mut networks = Vec::new();
+    networks.extend(service.as_ref().map(|(_, network)| ("service_cidr", *network)));
+    networks.extend(pod.as_ref().map(|(_, network)| ("pod_cidr", *network)));
+    if let (Some((service_span, service)), Some((pod_span, pod))) = (&service, &pod)
+        && overlap(service, pod)
+    {
+        let span = pod_span.clone().or(service_span.clone()).unwrap_or(0..0);
+        wrongs.0.push(Wrong(span, format!("pod_cidr {pod} and service_cidr {service} overlap")));
+    }
+    let api_names = check_api_names(raw.api_names, wrongs);
+    let api_addresses = check_api_addresses(raw.api_addresses, &networks, wrongs);
+    let parts = name.zip(domain).zip(service.zip(pod));
+    let cluster = parts.map(|((name, domain), ((_, service_cidr), (_, pod_cidr)))| Cluster {
+        name,
+        domain,
+        service_cidr,
+        pod_cidr,
+    });
+    Checked { cluster, api_names, api_addresses, networks }
+}
+
+fn check_name(name: Spanned<String>) -> Result<String, Wrong> {
+    if is_label(name.get_ref()) {
+        return Ok(name.into_inner());
+    }
+    let message = "the cluster's name must be 1 to 63 of `a-z 0-9 -`, a letter or digit at both ends";
+    Err(Wrong(name.span(), message.to_owned()))
+}
+
+fn check_domain(domain: Option<Spanned<String>>) -> Result<String, Wrong> {
+    let Some(domain) = domain else { return Ok("cluster.local".to_owned()) };
+    if domain.get_ref().len() <= 180 && domain.get_ref().split('.').all(is_label) {
+        return Ok(domain.into_inner());
+    }
+    Err(Wrong(domain.span(), "not a lower-case DNS domain".to_owned()))
+}
+
+fn check_api_names(raw: Vec<Spanned<String>>, wrongs: &mut Wrongs) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for name in raw {
         let (span, name) = (name.span(), name.into_inner());
-        if name.len() > 253 || !name.split('.').all(is_label) || name.parse::<IpAddr>().is_ok() {
-            return Err(Wrong(span, "a name of the API must be a lower-case DNS name".to_owned()));
-        }
-        if !names.insert(name) {
-            return Err(Wrong(span, "this name of the API is given twice".to_owned()));
-        }
+        let message = if name.len() > 253 || !name.split('.').all(is_label) || name.parse::<IpAddr>().is_ok() {
+            "a name of the API must be a lower-case DNS name"
+        } else if names.insert(name) {
+            continue;
+        } else {
+            "this name of the API is given twice"
+        };
+        wrongs.0.push(Wrong(span, message.to_owned()));
     }
-    Ok(names)
+    names
 }
 
-fn check_api_addresses(raw: Vec<Spanned<IpAddr>>) -> Result<BTreeSet<IpAddr>, Wrong> {
+fn check_api_addresses(
+    raw: Vec<Spanned<IpAddr>>,
+    networks: &[(&'static str, IpNet)],
+    wrongs: &mut Wrongs,
+) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();
     for address in raw {
         let (span, address) = (address.span(), address.into_inner());
-        if !address.is_ipv4() || address.is_unspecified() || address.is_multicast() {
-            return Err(Wrong(span, format!("{address} cannot be an address of the API")));
-        }
-        if !addresses.insert(address) {
-            return Err(Wrong(span, "this address of the API is given twice".to_owned()));
-        }
+        let message = if !address.is_ipv4() || address.is_unspecified() || address.is_multicast() {
+            format!("{address} cannot be an address of the API")
+        } else if let Some(message) = inside(address, networks) {
+            message
+        } else if addresses.insert(address) {
+            continue;
+        } else {
+            "this address of the API is given twice".to_owned()
+        };
+        wrongs.0.push(Wrong(span, message));
     }
-    Ok(addresses)
+    addresses
+}
+
+/// An address of a host that lies in a network which exists inside the cluster only.
+fn inside(address: IpAddr, networks: &[(&'static str, IpNet)]) -> Option<String> {
+    let (key, network) = networks.iter().find(|(_, network)| network.contains(&address))?;
+    Some(format!("{address} lies in {key} {network}, which is only for use inside the cluster"))
 }
 
 fn network(
@@ -180,49 +246,62 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-fn check_nodes(raw: Spanned<Vec<RawNode>>, cluster: &Cluster) -> Result<Vec<Node>, Wrong> {
+fn check_nodes(raw: Spanned<Vec<RawNode>>, networks: &[(&'static str, IpNet)], wrongs: &mut Wrongs) -> Vec<Node> {
     let list_span = raw.span();
-    let mut names = BTreeSet::new();
-    let mut addresses = BTreeMap::new();
-    let mut nodes = Vec::new();
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeMap::new());
+    let (mut nodes, mut masters) = (Vec::new(), 0);
     for raw in raw.into_inner() {
-        let name = raw.name.get_ref();
-        if name.len() > 63 || !name.split('.').all(is_label) {
-            let message = "a node's name must be lower case: `a-z 0-9 - .`, at most 63 characters (RFC 1123)";
-            return Err(Wrong(raw.name.span(), message.to_owned()));
+        masters += usize::from(raw.roles.get_ref().contains(&Role::Master));
+        let span = raw.address.span();
+        let name = wrongs.good(check_node_name(raw.name, &mut names));
+        let address =
+            wrongs.good(check_address(raw.address.into_inner(), networks).map_err(|m| Wrong(span.clone(), m)));
+        if let (Some(name), Some(address)) = (&name, address)
+            && let Some(other) = addresses.insert(address, name.clone())
+        {
+            wrongs.0.push(Wrong(span, format!("{address} is already the address of `{other}`")));
         }
-        if !names.insert(name.clone()) {
-            return Err(Wrong(raw.name.span(), format!("two nodes are called `{name}`")));
+        let roles = wrongs.good(check_roles(raw.roles));
+        let interface = wrongs.good(network::interface(raw.interface));
+        if let (Some(name), Some(address), Some(roles), Some(interface)) = (name, address, roles, interface) {
+            nodes.push(Node { name, address, interface, roles });
         }
-        let address = *raw.address.get_ref();
-        let wrong = |message: String| Err(Wrong(raw.address.span(), message));
-        let IpAddr::V4(v4) = address else {
-            return wrong("a node's address must be IPv4: IPv6 is not supported yet".to_owned());
-        };
-        if v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_link_local() {
-            return wrong(format!("{address} cannot be the address of a node"));
-        }
-        if let Some(other) = addresses.insert(address, name.clone()) {
-            return wrong(format!("{address} is already the address of `{other}`"));
-        }
-        for (key, network) in [("service_cidr", cluster.service_cidr), ("pod_cidr", cluster.pod_cidr)] {
-            if network.contains(&address) {
-                return wrong(format!("{address} lies in {key} {network}, which is only for use inside the cluster"));
-            }
-        }
-        let roles_span = raw.roles.span();
-        let given = raw.roles.into_inner();
-        let roles = Roles::new(given.iter().copied());
-        if roles.is_empty() || roles.iter().count() != given.len() {
-            return Err(Wrong(roles_span, "a node needs at least one role, each named once".to_owned()));
-        }
-        let interface = network::interface(raw.interface)?;
-        nodes.push(Node { name: raw.name.into_inner(), address, interface, roles });
     }
-    if !nodes.iter().any(|node| node.roles.master()) {
-        return Err(Wrong(list_span, "no node has the role `master`".to_owned()));
+    if masters == 0 {
+        wrongs.0.push(Wrong(list_span, "no node has the role `master`".to_owned()));
     }
-    Ok(nodes)
+    nodes
+}
+
+fn check_node_name(name: Spanned<String>, names: &mut BTreeSet<String>) -> Result<String, Wrong> {
+    let (span, name) = (name.span(), name.into_inner());
+    if name.len() > 63 || !name.split('.').all(is_label) {
+        let message = "a node's name must be lower case: `a-z 0-9 - .`, at most 63 characters (RFC 1123)";
+        return Err(Wrong(span, message.to_owned()));
+    }
+    if !names.insert(name.clone()) {
+        return Err(Wrong(span, format!("two nodes are called `{name}`")));
+    }
+    Ok(name)
+}
+
+fn check_address(address: IpAddr, networks: &[(&'static str, IpNet)]) -> Result<IpAddr, String> {
+    let IpAddr::V4(v4) = address else {
+        return Err("a node's address must be IPv4: IPv6 is not supported yet".to_owned());
+    };
+    if v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_link_local() {
+        return Err(format!("{address} cannot be the address of a node"));
+    }
+    inside(address, networks).map_or(Ok(address), Err)
+}
+
+fn check_roles(roles: Spanned<Vec<Role>>) -> Result<Roles, Wrong> {
+    let (span, given) = (roles.span(), roles.into_inner());
+    let roles = Roles::new(given.iter().copied());
+    if roles.is_empty() || roles.iter().count() != given.len() {
+        return Err(Wrong(span, "a node needs at least one role, each named once".to_owned()));
+    }
+    Ok(roles)
 }
 
 fn check_etcd(raw: Spanned<Etcd>) -> Result<Etcd, Wrong> {
@@ -317,6 +396,14 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
+        let text = "[cluster]\nname = \"Site\"\npod_cidr = \"10.96.0.0/16\"\napi_addresses = [\"10.96.0.1\"]\n\n\
+            [[node]]\nname = \"m1\"\naddress = \"10.96.0.9\"\nroles = []\n\n\
+            [[node]]\nname = \"m1\"\naddress = \"127.0.0.1\"\nroles = [\"worker\"]\n\n[etcd]\nheartbeat_ms = 0\n";
+        insta::assert_snapshot!(wrong(text));
+    }
+
+    #[test]
     fn everything_else_that_is_wrong() {
         let second = |text: &str| format!("{GOOD}\n[[node]]\n{text}\n");
         for (text, message) in [
@@ -336,6 +423,7 @@ mod tests {
             (GOOD.replace("\n\n", "\napi_names = [\"10.0.0.9\"]\n\n"), "lower-case DNS name"),
             (GOOD.replace("\n\n", "\napi_names = [\"a.b\", \"a.b\"]\n\n"), "given twice"),
             (GOOD.replace("\n\n", "\napi_addresses = [\"0.0.0.0\"]\n\n"), "cannot be an address of the API"),
+            (GOOD.replace("\n\n", "\napi_addresses = [\"10.96.0.9\"]\n\n"), "10.96.0.9 lies in service_cidr"),
             (GOOD.replace("\n\n", "\npod_cidr = \"10.200.0.0/28\"\n\n"), "between /8 and /24"),
             (format!("{GOOD}[etcd]\nheartbeat_ms = 500\nelection_ms = 1000\n"), "five times heartbeat_ms"),
             (format!("{GOOD}[etcd]\ndata_dir = \"etcd\"\n"), "absolute paths"),

@@ -6,19 +6,22 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::Roles;
-use super::role_name;
+use super::{Node, role_name};
 
 /// The text with another node at its end.
-pub fn add_node(text: &str, name: &str, address: IpAddr, roles: &Roles) -> Result<String> {
+pub fn add_node(text: &str, node: &Node) -> Result<String> {
     let mut document = parse(text)?;
-    let roles: Array = roles.iter().map(role_name).collect();
+    let roles: Array = node.roles.iter().map(role_name).collect();
+    let (name, address) = (node.name.as_str(), node.address);
     match nodes(&mut document)? {
         Nodes::Tables(tables) => {
             let mut table = Table::new();
             table.insert("name", value(name));
             table.insert("address", value(address.to_string()));
             table.insert("roles", value(roles));
+            if let Some(interface) = &node.interface {
+                table.insert("interface", value(interface));
+            }
             table.decor_mut().set_prefix("\n");
             tables.push(table);
         }
@@ -27,6 +30,9 @@ pub fn add_node(text: &str, name: &str, address: IpAddr, roles: &Roles) -> Resul
             table.insert("name", name.into());
             table.insert("address", address.to_string().into());
             table.insert("roles", Value::Array(roles));
+            if let Some(interface) = &node.interface {
+                table.insert("interface", interface.into());
+            }
             array.push(table);
         }
     }
@@ -91,23 +97,27 @@ mod tests {
     use bundle::component::Role;
 
     use super::*;
+    use crate::config::Roles;
 
     const TEXT: &str = "# Our site.\n[cluster]\nname = \"site\"   # short\n\n# Rack 1\n[[node]]\nname = \"m1\"\n\
         address = \"192.0.2.1\" # top\nroles = [\"master\"]\n\n# Rack 2\n[[node]]\nname = \"w1\"\n\
         address = \"192.0.2.7\"\nroles = [\"worker\"]\n\n[etcd]\nheartbeat_ms = 100\n";
     const INLINE: &str = "[cluster]\nname = \"site\"\n";
 
-    fn worker() -> Roles {
-        Roles::new([Role::Worker])
+    fn w2(interface: Option<&str>) -> Node {
+        let roles = Roles::new([Role::Worker]);
+        let interface = interface.map(str::to_owned);
+        Node { name: "w2".to_owned(), address: "192.0.2.8".parse().unwrap(), interface, roles }
     }
 
     #[test]
     fn a_node_is_added_behind_the_others() {
-        let added = add_node(TEXT, "w2", "192.0.2.8".parse().unwrap(), &worker()).unwrap();
+        let added = add_node(TEXT, &w2(None)).unwrap();
         let (before, after) = TEXT.split_once("\n[etcd]").unwrap();
         let node = "\n[[node]]\nname = \"w2\"\naddress = \"192.0.2.8\"\nroles = [\"worker\"]\n";
         assert_eq!(added, format!("{before}{node}\n[etcd]{after}"));
         assert_eq!(remove_node(&added, "w2").unwrap(), TEXT);
+        assert!(add_node(TEXT, &w2(Some("eth1"))).unwrap().contains("roles = [\"worker\"]\ninterface = \"eth1\"\n"));
     }
 
     #[test]
@@ -123,10 +133,10 @@ mod tests {
     #[test]
     fn nodes_written_in_one_line_are_changed_too() {
         let text = format!("node = [{{ name = \"m1\", address = \"192.0.2.1\", roles = [\"master\"] }}]\n{INLINE}");
-        let added = add_node(&text, "w2", "192.0.2.8".parse().unwrap(), &worker()).unwrap();
+        let added = add_node(&text, &w2(None)).unwrap();
         let moved = set_address(&added, "w2", "192.0.2.9".parse().unwrap()).unwrap();
         assert!(moved.contains("{ name = \"w2\", address = \"192.0.2.9\", roles = [\"worker\"] }"), "{moved}");
         assert_eq!(remove_node(&added, "w2").unwrap(), text);
-        assert!(add_node(INLINE, "w2", "192.0.2.8".parse().unwrap(), &worker()).is_err());
+        assert!(add_node(INLINE, &w2(None)).is_err());
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::api;
-use crate::cluster::Contribution;
+use crate::agent::RECORD;
+use crate::cluster::known::Moved;
+use crate::cluster::{Contribution, Record};
 use crate::context::{Context, ETC};
 use crate::pki::files::Wanted;
 use crate::step::{Change, Check, Step};
@@ -38,7 +40,10 @@ impl Step for Bootstrap {
             return Ok(Check::Needed(vec![Change::new("create roles, bindings and the record of the cluster")]));
         };
         let changes = wanted(context)?.differences(&client)?;
-        let changes = changes.iter().map(|difference| Change::new(difference.to_string())).collect::<Vec<_>>();
+        let mut changes = changes.iter().map(|difference| Change::new(difference.to_string())).collect::<Vec<_>>();
+        if context.host.exists(Path::new(Moved::PATH))? {
+            changes.push(Change::new(format!("remove {}: the cluster knows it", Moved::PATH)));
+        }
         Ok(if changes.is_empty() { Check::Done } else { Check::Needed(changes) })
     }
 
@@ -53,7 +58,10 @@ impl Step for Bootstrap {
             }
             wanted.make(&client)?;
             Ok(Err(left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
-        })
+        })?;
+        // The agent goes by this copy until it has read the record itself.
+        Record::read(&client)?.context("the record is gone")?.keep(context.host, Path::new(RECORD))?;
+        context.host.remove(Path::new(Moved::PATH))
     }
 }
 
