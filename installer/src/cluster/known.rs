@@ -81,26 +81,27 @@ impl Known {
         from.map(at).into_iter().chain(servers).collect()
     }
 
-    /// What the cluster says when it can be asked, with a copy kept on disk; else what is on this host, and why nobody
-    /// could be asked.
-    pub fn freshest(host: &Host) -> Result<Option<(Self, Option<String>)>> {
-        Self::freshest_from(host, None)
-    }
-
-    /// As [`Known::freshest`]; a master at an address that a person gives is asked before all others.
-    pub fn freshest_from(host: &Host, from: Option<IpAddr>) -> Result<Option<(Self, Option<String>)>> {
+    /// What the cluster says when it can be asked; else what is on this host, and why nobody could be asked. A master at an
+    /// address that a person gives is asked before all others. Reads only.
+    pub fn look(host: &Host, from: Option<IpAddr>) -> Result<Option<(Self, Option<String>)>> {
         let Some(known) = Self::here(host)? else { return Ok(None) };
-        let asked = ask(host, &known, from).and_then(|client| Record::read(&client));
-        let reason = match asked {
+        let reason = match ask(host, &known, from).and_then(|client| Record::read(&client)) {
             Ok(Some(record)) => {
-                let record = Moved::onto(host, record)?;
-                record.keep(host, Path::new(RECORD))?;
-                return Ok(Some((Self::of_record(record, Source::Cluster), None)));
+                return Ok(Some((Self::of_record(Moved::onto(host, record)?, Source::Cluster), None)));
             }
             Ok(None) => "the cluster has no record yet".to_owned(),
             Err(error) => format!("{error:#}"),
         };
         Ok(Some((known, Some(reason))))
+    }
+
+    /// As [`Known::look`]; what the cluster says is kept on this host.
+    pub fn freshest(host: &Host, from: Option<IpAddr>) -> Result<Option<(Self, Option<String>)>> {
+        let found = Self::look(host, from)?;
+        if let Some((Self { record: Some(record), source: Source::Cluster, .. }, _)) = &found {
+            record.keep(host, Path::new(RECORD))?;
+        }
+        Ok(found)
     }
 }
 

@@ -49,6 +49,9 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         steps: plan.len(),
     });
     context.note(format!("signed by {signers}"));
+    for warning in prepared.config.warnings() {
+        context.warn(warning);
+    }
     if expected != prepared.installer {
         context.warn(format!("this installer is not the one published with the bundle ({})", expected.hex()));
     }

@@ -52,8 +52,11 @@ fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
                 Check::Waiting(reason) => json!({"step": step, "title": title, "check": "waiting", "reason": reason}),
             });
         }
-        output.json(&json!({"changes": changes}));
+        output.json(&json!({"changes": changes, "warnings": prepared.config.warnings()}));
         return;
+    }
+    for warning in prepared.config.warnings() {
+        output.line(&format!("warning: {warning}"));
     }
     output.line(&format!("{} as {} on node {}", prepared.title, prepared.roles, prepared.node.name));
     for Planned { step, title, check } in planned {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
 
 use crate::cli::{Install, Source};
-use crate::cluster::Known;
+use crate::cluster::known::{Known, Source};
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::context::{Context, variables};
 use crate::event::Events;
@@ -103,19 +103,24 @@ pub(super) struct Origin {
 
 impl Asked {
     /// From the arguments of `install` and `plan`. The config is the one given, else that of the join file, else what this
-    /// host knows of its cluster.
+    /// host knows of its cluster. One that the cluster has replaced, or would not take, is refused before anything changes.
     fn from_arguments(host: &Host, arguments: &Install) -> Result<Self> {
         let join = join::open(host, &arguments.join_source())?;
+        let known = Known::look(host, None)?.map(|(known, _)| known);
         let (text, path) = match (&arguments.config, &join) {
             (Some(path), _) => {
                 let path = absolute(path)?;
                 let missing = || format!("`{}` does not exist", path.display());
                 let text = host.read_text(&path).and_then(|text| text.with_context(missing)).exit(Exit::Usage)?;
+                require_present(known.as_ref(), &text).exit(Exit::Preflight)?;
                 (text, path)
             }
-            (None, Some(join)) => (join.config.clone(), PathBuf::from("the join file")),
+            (None, Some(join)) => match known.as_ref().and_then(|known| newer(known, join)) {
+                Some(text) => (text, PathBuf::from("the cluster's record")),
+                None => (join.config.clone(), PathBuf::from("the join file")),
+            },
             (None, None) => {
-                let known = Known::here(host)?.context("there is no cluster config").exit(Exit::Usage);
+                let known = known.context("there is no cluster config").exit(Exit::Usage);
                 let known =
                     known.hint("give it with `--config cluster.toml`, or with `--join FILE`, which has one inside")?;
                 (known.text, known.source.path())
@@ -126,6 +131,22 @@ impl Asked {
         let roles = (!roles.is_empty()).then(|| Roles::new(roles.iter().copied()));
         Ok(Self { config, text, roles, join, init: arguments.init, patience: arguments.wait })
     }
+}
+
+/// Refuses a config that is older than the cluster's, or that the cluster would not take. A copy that may be old itself
+/// only knows what it has replaced.
+fn require_present(known: Option<&Known>, text: &str) -> Result<()> {
+    let Some(Known { record: Some(record), source, .. }) = known else { return Ok(()) };
+    if *source == Source::Cluster || record.replaced(Digest::of(text.as_bytes())) {
+        record.accepts(text)?;
+    }
+    Ok(())
+}
+
+/// The cluster's config, when it has changed since the join file was made.
+fn newer(known: &Known, join: &Join) -> Option<String> {
+    let record = known.record.as_ref()?;
+    record.replaced(Digest::of(join.config.as_bytes())).then(|| record.text().to_owned())
 }
 
 impl Prepared {
@@ -251,4 +272,31 @@ pub(super) fn require_installer(host: &Host, pending: &Pending) -> Result<()> {
 /// Refuses to go on with other inputs than those of a pending run, unless it is to be given up.
 pub(super) fn require_inputs(journal: &Journal<'_>, inputs: &Inputs, arguments: &Install) -> Result<()> {
     if arguments.abandon { Ok(()) } else { journal.require(inputs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cluster::Record;
+
+    const CONFIG: &str =
+        "[cluster]\nname = \"site\"\n\n[[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n";
+
+    #[test]
+    fn an_older_config_is_refused_by_any_copy_and_a_foreign_one_by_the_cluster() {
+        let mut record = Record::new(CONFIG, 1, BTreeMap::new()).unwrap();
+        record.set_config(&format!("{CONFIG}[certificates]\nleaf_hours = 9\n")).unwrap();
+        let other = CONFIG.replace("site", "other");
+        for source in [Source::Copy, Source::Cluster] {
+            let cluster = source == Source::Cluster;
+            let known = Known::of_record(record.clone(), source);
+            let refused = |text: &str| require_present(Some(&known), text).is_err();
+            assert!(refused(CONFIG), "older");
+            assert!(!refused(record.text()) && !refused(&format!("# x\n{}", record.text())), "present");
+            assert_eq!(refused(&other), cluster, "a copy may be older than the config given");
+        }
+        assert!(require_present(None, &other).is_ok());
+    }
 }

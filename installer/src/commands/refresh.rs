@@ -25,7 +25,7 @@ use crate::store::Footprint;
 /// Renders the present config and runs all steps. A pending run of the same bundle is finished with it.
 pub fn refresh(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
-    let (known, stale) = Known::freshest_from(host, arguments.from)?
+    let (known, stale) = Known::freshest(host, arguments.from)?
         .context("Sealift has installed nothing on this host")
         .exit(Exit::Usage)?;
     if let Some(reason) = stale {

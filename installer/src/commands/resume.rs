@@ -81,7 +81,7 @@ fn go_on(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> R
 /// while this host waited.
 fn newer(host: &Host, pending: &Pending, from: Option<IpAddr>) -> Result<Option<String>> {
     let begun = Digest::of(pending.config.as_bytes());
-    let known = Known::freshest_from(host, from)?.and_then(|(known, _)| known.record);
+    let known = Known::freshest(host, from)?.and_then(|(known, _)| known.record);
     Ok(known.filter(|record| record.replaced(begun)).map(|record| record.text().to_owned()))
 }
 

@@ -80,7 +80,7 @@ fn follow(host: &Host, name: &str, address: IpAddr, here: &[IpAddr]) -> Result<K
     if !here.contains(&address) {
         require_master(host)?;
     }
-    let (known, stale) = Known::freshest(host)?.context("this host knows of no cluster").exit(Exit::Usage)?;
+    let (known, stale) = Known::freshest(host, None)?.context("this host knows of no cluster").exit(Exit::Usage)?;
     let node = known.config.nodes.iter().find(|node| node.name == name);
     let node = node.with_context(|| format!("the cluster has no node `{name}`")).exit(Exit::Usage)?;
     if node.address == address {
