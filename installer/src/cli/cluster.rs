@@ -118,15 +118,15 @@ pub struct Kubeconfig {
     #[arg(long, value_name = "NAME")]
     pub user: String,
 
-    /// A group of the user; may be given several times. `sealift:cluster-admins` may do everything
-    #[arg(long = "group", value_name = "GROUP")]
-    pub groups: Vec<String>,
+    /// The user's group. `sealift:cluster-admins` may do everything; any other has the rights that RBAC gives it
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
 
-    /// How long it can be used; it cannot be revoked earlier
+    /// How long it can be used, at most 30d; it cannot be revoked earlier
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = lifetime)]
     pub ttl: Lifetime,
 
-    /// URL of the API in it (this master's otherwise)
+    /// URL of the API in it; otherwise the config's first `api_names` or `api_addresses`, or this master's
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
 
