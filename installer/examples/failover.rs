@@ -7,7 +7,8 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a measurement")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -108,12 +109,10 @@ impl Lab {
             host.create_dir(Path::new(path), 0o755)?;
         }
         host.write(&files::certificate_path("ca"), authority.pair().certificate.as_bytes(), 0o644)?;
-        let nodes: String = MASTERS
-            .iter()
-            .enumerate()
-            .map(|(n, address)| format!("[[node]]\nname = \"m{n}\"\naddress = \"{address}\"\nroles = [\"master\"]\n"))
-            .collect();
-        let config = format!("[cluster]\nname = \"lab\"\n{nodes}");
+        let mut config = "[cluster]\nname = \"lab\"\n".to_owned();
+        for (n, address) in MASTERS.iter().enumerate() {
+            writeln!(config, "[[node]]\nname = \"m{n}\"\naddress = \"{address}\"\nroles = [\"master\"]")?;
+        }
         host.write(Path::new("/etc/sealift/cluster.toml"), config.as_bytes(), 0o644)?;
         let masters = MASTERS.map(|master| SocketAddr::new(master.parse().unwrap(), 6443));
         host.write(Path::new(backends::FILE), backends::first(masters).as_bytes(), 0o644)?;
@@ -189,9 +188,9 @@ impl Lab {
         let (nginx, directory, running) =
             (self.nginx.join("bin/nginx"), self.directory.path().to_owned(), Arc::clone(&self.running));
         self.host.script().context("not a directory that plays a host")?.answer("systemctl reload", move |_| {
-            let mut test = Command::new(&nginx);
-            test.args(["-t", "-q", "-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&config);
-            let good = test.status().is_ok_and(|status| status.success());
+            let mut check = Command::new(&nginx);
+            check.args(["-t", "-q", "-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&config);
+            let good = check.status().is_ok_and(|status| status.success());
             signal(&running, "proxy", "-HUP");
             if good { Reply::ok("") } else { Reply::fail(1, "nginx refuses its configuration") }
         });
@@ -306,12 +305,11 @@ impl Lab {
         let (mut seen, mut last, mut stream) = (Seen::default(), Instant::now(), self.connect());
         while !over.load(Ordering::SeqCst) {
             seen.asked += 1;
-            match stream.as_mut().ok().map(ask) {
-                Some(Ok(_)) => seen.gap(&mut last),
-                _ => {
-                    seen.failed += 1;
-                    stream = self.connect();
-                }
+            if let Some(Ok(_)) = stream.as_mut().ok().map(ask) {
+                seen.gap(&mut last);
+            } else {
+                seen.failed += 1;
+                stream = self.connect();
             }
             std::thread::sleep(Duration::from_millis(200));
         }

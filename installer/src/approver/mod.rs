@@ -24,7 +24,7 @@ use crate::cluster::{self, Record};
 use crate::engine::interrupted;
 use crate::event::{Event, Events};
 use crate::host::Host;
-use crate::kubeapi::{Client, Credentials};
+use crate::kubeapi::{Client, Credentials, Error};
 use crate::pki::{files, random, tokens};
 use csr::{Csr, State};
 use decide::{ClusterView, Decision};
@@ -50,6 +50,12 @@ pub struct Pending {
     pub created: String,
     /// Why it is not approved.
     pub reason: String,
+}
+
+impl Pending {
+    fn of(csr: Csr, reason: String) -> Self {
+        Self { name: csr.name, user: csr.user, signer: csr.signer, created: csr.created, reason }
+    }
 }
 
 /// The requests that the approver of this master leaves pending.
@@ -144,14 +150,15 @@ impl Approver<'_> {
         for object in requests {
             let Some(csr) = Csr::of_object(object).filter(|csr| csr.state == State::Undecided) else { continue };
             match decide::decide(&csr, view) {
-                Decision::Approve => self.approve(client, &csr, object)?,
-                Decision::Pending(reason) => pending.push(Pending {
-                    name: csr.name,
-                    user: csr.user,
-                    signer: csr.signer,
-                    created: csr.created,
-                    reason,
-                }),
+                Decision::Pending(reason) => pending.push(Pending::of(csr, reason)),
+                Decision::Approve => match self.approve(client, &csr, object) {
+                    Ok(()) => {}
+                    // One that the apiserver refuses must not keep the others waiting.
+                    Err(error) if error.code().is_some() && !error.passing() => {
+                        pending.push(Pending::of(csr, format!("approving it failed: {error}")));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
             }
         }
         for request in &pending {
@@ -163,7 +170,7 @@ impl Approver<'_> {
         self.write_pending(&pending)
     }
 
-    fn approve(&self, client: &Client<'_>, csr: &Csr, object: &Value) -> Result<()> {
+    fn approve(&self, client: &Client<'_>, csr: &Csr, object: &Value) -> Result<(), Error> {
         let mut approved = object.clone();
         let now = self.host.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         approved["status"]["conditions"] = json!([{
@@ -181,7 +188,7 @@ impl Approver<'_> {
             }
             // Decided by somebody else since the list was read, or already gone.
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
