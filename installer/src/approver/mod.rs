@@ -136,13 +136,17 @@ impl Approver<'_> {
             certificate: files::certificate_path("approver"),
             key: files::key_path("approver"),
         };
-        let client = Client::new(address, &authority, credentials)?;
-        let record = Record::read(&client)?.context("the cluster has no record yet")?;
+        self.work(&Client::new(address, &authority, credentials)?)
+    }
+
+    fn work(&mut self, client: &Client<'_>) -> Result<()> {
+        // Read anew each time: a node that has been removed is nobody from now on.
+        let record = Record::read(client)?.context("the cluster has no record yet")?;
         let view = ClusterView::of_record(&record);
         let requests = client.list(REQUESTS)?;
-        self.decide(&client, &requests, &view)?;
-        self.forget_spent_tokens(&client, &requests, &view)?;
-        self.mark_masters(&client, &record)
+        self.decide(client, &requests, &view)?;
+        self.forget_spent_tokens(client, &requests, &view)?;
+        self.mark_masters(client, &record)
     }
 
     fn decide(&mut self, client: &Client<'_>, requests: &[Value], view: &ClusterView) -> Result<()> {

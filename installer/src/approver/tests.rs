@@ -12,6 +12,8 @@ use super::csr::{Csr, Request, State};
 use super::decide::{CLIENT_SIGNER, ClusterView, Decision, SERVING_SIGNER, decide};
 use super::node::{Workloads, patch};
 use super::*;
+use crate::event::Quiet;
+use crate::kubeapi::fake::Server;
 
 fn set(texts: &[&str]) -> BTreeSet<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -284,4 +286,110 @@ fn masters_are_marked_as_their_version_expects() {
     let worker = patch(&node("v1.20.2", &json!({}), &Value::Null), Workloads::Run).unwrap();
     assert!(keys(&worker).is_empty());
     assert_eq!(patch(&json!({}), Workloads::Run), None);
+}
+
+const CONFIG: &str = r#"
+[cluster]
+name = "demo"
+
+[[node]]
+name = "m1"
+address = "10.9.0.9"
+roles = ["master"]
+
+[[node]]
+name = "n1"
+address = "10.9.0.1"
+roles = ["worker"]
+"#;
+const CONFIG_MAP: &str = "/api/v1/namespaces/kube-system/configmaps/sealift-cluster";
+
+/// A cluster with the record of [`CONFIG`] and token `aaaaaa` for `n1`.
+fn cluster(config: &str) -> Server {
+    let server = Server::start();
+    put_record(&server, config);
+    server
+}
+
+fn put_record(server: &Server, config: &str) {
+    let tokens = [("aaaaaa".to_owned(), "n1".to_owned())].into();
+    server.put(CONFIG_MAP, Record::new(config, 1, tokens).unwrap().object().unwrap());
+}
+
+/// A request for `n1`'s client certificate, as the apiserver keeps it.
+fn put_request(server: &Server, name: &str, user: &str, status: &Value) {
+    let mut request = object(name, CLIENT_SIGNER, user, status);
+    let groups = if user.starts_with("system:node:") { "system:nodes" } else { tokens::GROUP };
+    request["spec"]["groups"] = json!([groups]);
+    request["spec"]["usages"] = json!(["digital signature", "client auth"]);
+    request["spec"]["request"] = json!(STANDARD.encode(pem(&params(&NODE, vec![]))));
+    server.put(&format!("{REQUESTS}/{name}"), request);
+}
+
+fn round(host: &Host, server: &Server) -> Result<Vec<Pending>> {
+    let mut approver = Approver { host, events: &Quiet, spent: BTreeSet::new(), said: BTreeMap::new() };
+    approver.work(&server.client())?;
+    pending(host)
+}
+
+/// What was sent to approve requests.
+fn approvals(server: &Server) -> Vec<String> {
+    server.changes().iter().filter_map(|change| change.strip_suffix("/approval")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_removed_node_is_nobody_from_the_next_round_on() {
+    let (directory, server) = (tempfile::tempdir().unwrap(), cluster(CONFIG));
+    let host = Host::under(directory.path());
+    put_request(&server, "a", "system:node:n1", &json!({}));
+    assert!(round(&host, &server).unwrap().is_empty());
+    assert_eq!(approvals(&server).len(), 1, "its renewal was approved");
+
+    let without = CONFIG.rsplit_once("[[node]]").unwrap().0;
+    put_record(&server, without);
+    let left = round(&host, &server).unwrap();
+    assert_eq!(approvals(&server).len(), 1);
+    assert!(left[0].reason.contains("node `n1` is not in the cluster's config"), "{left:?}");
+}
+
+#[test]
+fn a_request_that_cannot_be_approved_does_not_keep_the_others_waiting() {
+    let (directory, server) = (tempfile::tempdir().unwrap(), cluster(CONFIG));
+    let host = Host::under(directory.path());
+    for name in ["a", "b", "c"] {
+        put_request(&server, name, "system:bootstrap:aaaaaa", &json!({}));
+    }
+    let status = |reason: &str| json!({ "kind": "Status", "reason": reason, "message": reason });
+    server.fault(move |request| match request.rsplit('/').nth(1) {
+        Some("a") => Some((422, status("Invalid"))),
+        // Another master's approver was faster.
+        Some("b") => Some((409, status("Conflict"))),
+        Some("c") => Some((200, json!({}))),
+        _ => None,
+    });
+    let left = round(&host, &server).unwrap();
+    assert_eq!(approvals(&server).len(), 3);
+    assert_eq!(left.len(), 1);
+    assert!(left[0].name == "a" && left[0].reason.contains("approving it failed"), "{left:?}");
+
+    server.fault(move |request| request.starts_with("PUT").then(|| (503, status("ServiceUnavailable"))));
+    assert!(round(&host, &server).is_err(), "what passes by itself is tried again as a whole");
+}
+
+#[test]
+fn a_token_that_may_not_be_deleted_yet_does_not_keep_masters_from_being_marked() {
+    let (directory, server) = (tempfile::tempdir().unwrap(), cluster(CONFIG));
+    let host = Host::under(directory.path());
+    let issued = json!({ "conditions": [{ "type": "Approved" }], "certificate": "LS0=" });
+    put_request(&server, "a", "system:bootstrap:aaaaaa", &issued);
+    server.put(&format!("{REQUESTS}/b"), object("b", SERVING_SIGNER, "system:node:n1", &issued));
+    server.put("/api/v1/nodes/m1", node("v1.20.2", &json!({}), &json!([])));
+    server.fault(|request| match request.split(' ').next() {
+        Some("DELETE") => Some((403, json!({ "kind": "Status", "reason": "Forbidden", "message": "not yet" }))),
+        Some("PATCH") => Some((200, json!({}))),
+        _ => None,
+    });
+    round(&host, &server).unwrap();
+    let token = "DELETE /api/v1/namespaces/kube-system/secrets/bootstrap-token-aaaaaa";
+    assert_eq!(server.changes(), [token, "PATCH /api/v1/nodes/m1"]);
 }
