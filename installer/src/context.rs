@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::join::Join;
 use crate::share::Share;
 
+pub mod proxy_mode;
 mod variables;
 
 pub use variables::variables;

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use bundle::Image;
 use serde_json::{Map, Value, json};
 
+use super::proxy_mode;
 use crate::cluster::etcd::client_url;
 use crate::config::{ClusterConfig, Node, role_name};
 use crate::facts::Facts;
@@ -64,14 +65,14 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
             "kernel": facts.kernel,
             "ip_vs": facts.modules.available("ip_vs"),
             "nft": facts.tools.contains_key("nft"),
-            "nftables_ok": nftables_ok(facts),
+            "nftables_ok": proxy_mode::nftables_ok(facts),
             "oom_score_adj": facts.oom_score_adj,
             "nofile": facts.nofile,
             "resolv_conf": facts.resolv_conf,
             "modules_loadable": facts.modules.can_load,
             "conntrack_writable": conntrack_writable(facts),
         },
-        "kube_proxy": {"mode": proxy_mode(&kubernetes, facts)},
+        "kube_proxy": {"mode": proxy_mode::chosen(config.network.kube_proxy, &kubernetes, facts).name()},
     })
 }
 
@@ -106,40 +107,11 @@ fn references(images: &[Image]) -> Map<String, Value> {
     named.collect()
 }
 
-/// kube-proxy's nftables mode needs kernel 5.13 and nft 1.0.1 (KUBERNETES.md, network).
-fn nftables_ok(facts: &Facts) -> bool {
-    let nft = facts.tools.get("nft").map(String::as_str).unwrap_or_default();
-    numbers(&facts.kernel) >= [5, 13, 0] && numbers(nft) >= [1, 0, 1] && facts.modules.available("nf_tables")
-}
-
 /// Whether kube-proxy may set the connection-tracking sysctls. On a fresh machine the key is not there before the run loads
 /// the module; what is rendered must not depend on that, or the next run would render something else.
 fn conntrack_writable(facts: &Facts) -> bool {
     facts.writable_sysctls.contains("net.netfilter.nf_conntrack_max")
         || (facts.container.is_none() && facts.modules.available("nf_conntrack"))
-}
-
-/// The mode for a Kubernetes version on this host. Up to 1.30: ipvs where the kernel
-/// has it and the tool `ipset` is there; from 1.31 on: nftables where
-/// kernel and tool are new enough; else iptables. Thus never ipvs from 1.35 on.
-fn proxy_mode(kubernetes: &str, facts: &Facts) -> &'static str {
-    if numbers(kubernetes) < [1, 31, 0] {
-        let ipvs = ["ip_vs", "ip_vs_rr"].iter().all(|module| facts.modules.available(module))
-            && facts.tools.contains_key("ipset");
-        return if ipvs { "ipvs" } else { "iptables" };
-    }
-    if nftables_ok(facts) { "nftables" } else { "iptables" }
-}
-
-/// The first three numbers of a version; missing ones count as 0.
-fn numbers(version: &str) -> [u32; 3] {
-    let mut numbers = [0; 3];
-    let parts = version.trim_start_matches('v').split(|c: char| !c.is_ascii_digit());
-    for (number, part) in numbers.iter_mut().zip(parts) {
-        let Ok(value) = part.parse() else { break };
-        *number = value;
-    }
-    numbers
 }
 
 #[cfg(test)]
@@ -158,26 +130,5 @@ mod tests {
         facts.writable_sysctls.clear();
         facts.container = Some("lxc".to_owned());
         assert!(!conntrack_writable(&facts), "the machine's");
-    }
-
-    #[test]
-    fn the_proxy_mode_follows_version_and_kernel() {
-        let mut facts = debian();
-        facts.kernel = "6.1.0-40-amd64".to_owned();
-        facts.tools.insert("nft".to_owned(), "1.0.6".to_owned());
-        facts.tools.insert("ipset".to_owned(), "7.17".to_owned());
-        facts.modules.present = ["nf_tables".to_owned()].into();
-        facts.modules.loadable = ["ip_vs".to_owned(), "ip_vs_rr".to_owned()].into();
-        for (version, mode) in [("1.20.2", "ipvs"), ("1.30.9", "ipvs"), ("1.31.0", "nftables"), ("1.37.0", "nftables")]
-        {
-            assert_eq!(proxy_mode(version, &facts), mode, "{version}");
-        }
-        facts.tools.remove("ipset");
-        assert_eq!(proxy_mode("1.20.2", &facts), "iptables", "kube-proxy's ipvs mode calls ipset");
-        facts.tools.insert("ipset".to_owned(), "7.17".to_owned());
-        facts.modules.loadable.clear();
-        assert_eq!(proxy_mode("1.20.2", &facts), "iptables");
-        facts.kernel = "5.10.0".to_owned();
-        assert_eq!(proxy_mode("1.35.0", &facts), "iptables");
     }
 }

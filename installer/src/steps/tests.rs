@@ -86,6 +86,13 @@ impl Bed {
             directory,
         };
         bed.script_systemd("digest-1");
+        // Every other node is on the network of this one.
+        bed.host.fake().answer("ip -force -j -batch -", |command| {
+            let questions = String::from_utf8_lossy(command.stdin().unwrap_or_default()).into_owned();
+            let peers = questions.lines().filter_map(|line| line.strip_prefix("route get "));
+            let ways = peers.map(|peer| json!([{"dst": peer, "dev": "eth0", "prefsrc": "192.0.2.1"}]).to_string());
+            Reply::ok(ways.collect::<String>())
+        });
         bed
     }
 
@@ -562,4 +569,28 @@ fn a_container_has_no_kernel_of_its_own_and_a_machine_keeps_its() {
     let check = kernel::Kernel.check(&bed.context()).unwrap();
     assert!(matches!(check, Check::Skipped(reason) if reason.contains("shares the machine's kernel")));
     assert!(matches!(os_packages::OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+}
+
+#[test]
+fn kube_proxys_rules_of_a_former_mode_are_taken_away_once() {
+    let bed = Bed::new();
+    bed.host.fake().on("/opt/sealift/current/kube-proxy/bin/kube-proxy --cleanup", Reply::ok(""));
+    let start = |mode: &str| {
+        bed.put("/opt/sealift/current/etc/kube-proxy/config.json", &format!("{{\"mode\":\"{mode}\"}}"));
+        bed.host.fake().clear();
+        (super::kube_proxy::step().before_start)(&bed.context()).map(|()| bed.host.fake().commands())
+    };
+    assert!(start("iptables").unwrap().is_empty(), "nothing to take away on a fresh host");
+    assert!(start("iptables").unwrap().is_empty());
+    let commands = start("nftables").unwrap();
+    assert_eq!(
+        commands,
+        ["systemctl stop kube-proxy.service", "/opt/sealift/current/kube-proxy/bin/kube-proxy --cleanup"]
+    );
+    assert!(start("nftables").unwrap().is_empty());
+    // Until it succeeds it is tried again.
+    bed.host.fake().on("/opt/sealift/current/kube-proxy/bin/kube-proxy --cleanup", Reply::fail(1, "iptables is busy"));
+    for _ in 0..2 {
+        assert!(format!("{:#}", start("ipvs").unwrap_err()).contains("iptables is busy"));
+    }
 }

@@ -156,7 +156,7 @@ fn facts(shape: Shape) -> Facts {
     match shape.packets {
         Packets::Iptables => {}
         Packets::Ipvs => {
-            modules.loadable = ["ip_vs", "ip_vs_rr"].map(ToOwned::to_owned).into();
+            modules.loadable = ["ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh"].map(ToOwned::to_owned).into();
             tools.insert("ipset".to_owned(), "7.17".to_owned());
         }
         Packets::Nftables => {

@@ -10,9 +10,11 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use self::modules::{MODULES_FILE, Modules, Presence};
-use self::sysctls::{SYSCTL_FILE, Sysctls};
+use self::sysctls::{Network, SYSCTL_FILE, Sysctls};
 use super::file::WantedFile;
+use crate::config::ProxyMode;
 use crate::context::Context;
+use crate::context::proxy_mode::{IPVS_MODULES, chosen};
 use crate::step::{Change, Check, Step, Target};
 
 /// The step.
@@ -28,15 +30,15 @@ impl Step for HostSettings {
         "Load kernel modules and set kernel parameters"
     }
 
-    fn touches(&self, _: &Context<'_>) -> Result<Vec<Target>> {
+    fn touches(&self, context: &Context<'_>) -> Result<Vec<Target>> {
         let files = [MODULES_FILE, SYSCTL_FILE].map(|path| Target::File(path.into()));
-        Ok(files.into_iter().chain(Sysctls::keys().map(|key| Target::Sysctl(key.to_owned()))).collect())
+        Ok(files.into_iter().chain(Sysctls::keys(&network(context)).into_iter().map(Target::Sysctl)).collect())
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
         let modules = wanted_modules(context)?;
         let coming = modules.with(Presence::Loadable);
-        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &coming)?;
+        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &network(context), &coming)?;
         let mut changes: Vec<Change> = modules
             .with(Presence::Loadable)
             .into_iter()
@@ -59,7 +61,7 @@ impl Step for HostSettings {
         let modules = wanted_modules(context)?;
         modules.load(context.host)?;
         // Modules bring keys with them (`net.bridge.*`), so the keys are read after loading.
-        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &[])?;
+        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &network(context), &[])?;
         sysctls.apply(context.host)?;
         // Setting one key may change another; the file says what holds now.
         for file in files(&modules, &sysctls) {
@@ -69,12 +71,37 @@ impl Step for HostSettings {
     }
 }
 
+/// Beginnings of the names of interfaces that pods and services have.
+const OF_PODS: [&str; 6] = ["cni0", "kube-ipvs0", "flannel", "cali", "vxlan.calico", "tunl"];
+
+fn network<'a>(context: &Context<'a>) -> Network<'a> {
+    let found = context.facts.addresses.iter().filter(|found| found.address.is_ipv4());
+    let names: BTreeSet<&str> = found.map(|found| found.interface.as_str()).collect();
+    let own = names.into_iter().filter(|name| !OF_PODS.iter().any(|pods| name.starts_with(pods)));
+    Network { interfaces: own.collect(), plugin: context.config.network.plugin }
+}
+
+/// The modules of ipvs, where kube-proxy works by it: it does not load them itself.
+fn proxy_modules(context: &Context<'_>) -> Vec<String> {
+    let Some(component) = context.component("kube-proxy").filter(|_| context.roles.run_pods()) else {
+        return Vec::new();
+    };
+    let mode = chosen(context.config.network.kube_proxy, component.version.as_str(), context.facts);
+    if mode != ProxyMode::Ipvs {
+        return Vec::new();
+    }
+    // Before Linux 4.19 connection tracking of IPv4 was a module of its own.
+    let old = Some("nf_conntrack_ipv4").filter(|name| context.facts.modules.available(name));
+    IPVS_MODULES.into_iter().chain(old).map(str::to_owned).collect()
+}
+
 fn wanted_modules(context: &Context<'_>) -> Result<Modules> {
     let wanted: BTreeSet<String> = context
         .components
         .iter()
         .filter(|component| context.share().has(component))
         .flat_map(|component| component.modules.iter().cloned())
+        .chain(proxy_modules(context))
         .collect();
     Modules::survey(context.host, &context.facts.kernel, &wanted)
 }

@@ -1,8 +1,11 @@
 //! Kernel settings: one file, `/etc/sysctl.d/99-sealift.conf`, with only the keys this kernel has, and only the keys that
 //! belong to this host: in a container `kernel.*`, `vm.*` and `fs.*` are the machine's, so they are reported, not set.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 
+use crate::config::Plugin;
 use crate::host::Host;
 
 /// The one file (`sysctl.d(5)`).
@@ -16,19 +19,19 @@ enum Want {
 }
 
 /// One key and why it matters; the reasons are the comments of the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Setting {
-    key: &'static str,
+    key: Cow<'static, str>,
     want: Want,
     why: &'static str,
 }
 
 const fn exactly(key: &'static str, value: &'static str, why: &'static str) -> Setting {
-    Setting { key, want: Want::Exactly(value), why }
+    Setting { key: Cow::Borrowed(key), want: Want::Exactly(value), why }
 }
 
 const fn at_least(key: &'static str, value: u64, why: &'static str) -> Setting {
-    Setting { key, want: Want::AtLeast(value), why }
+    Setting { key: Cow::Borrowed(key), want: Want::AtLeast(value), why }
 }
 
 /// Kubelet's own list (`protectKernelDefaults`, pkg/kubelet/cm/container_manager_linux.go) plus what routing pods takes.
@@ -54,27 +57,27 @@ pub(super) struct Sysctls {
     /// The file as it should be.
     pub(super) file: String,
     /// Keys to change now: key, current value, wanted value.
-    pub(super) wrong: Vec<(&'static str, String, String)>,
+    pub(super) wrong: Vec<(String, String, String)>,
     /// Keys that this host may not set (they belong to the machine a container runs on) and that differ: reported only.
-    pub(super) shared: Vec<(&'static str, String, String)>,
+    pub(super) shared: Vec<(String, String, String)>,
     /// Keys this kernel does not have.
-    pub(super) missing: Vec<&'static str>,
+    pub(super) missing: Vec<String>,
 }
 
 impl Sysctls {
     /// Reads every key; `container` says that the kernel is shared with other hosts. Keys of modules that are still `coming`
     /// count as there.
-    pub(super) fn survey(host: &Host, container: bool, coming: &[&str]) -> Result<Self> {
+    pub(super) fn survey(host: &Host, container: bool, network: &Network<'_>, coming: &[&str]) -> Result<Self> {
         let mut found = Self { file: "# Written by Sealift.\n".to_owned(), ..Self::default() };
-        for setting in SETTINGS {
-            let Some(current) = host.sysctl(setting.key)? else {
+        for setting in SETTINGS.iter().chain(&network.settings(host)?) {
+            let Some(current) = host.sysctl(&setting.key)? else {
                 match setting.want {
                     Want::Exactly(value)
                         if setting.key.starts_with("net.bridge.") && coming.contains(&"br_netfilter") =>
                     {
                         found.add(setting, value);
                     }
-                    _ => found.missing.push(setting.key),
+                    _ => found.missing.push(setting.key.to_string()),
                 }
                 continue;
             };
@@ -85,9 +88,9 @@ impl Sysctls {
                 }
             };
             let foreign = container && !setting.key.starts_with("net.");
-            if foreign || !host.sysctl_writable(setting.key) {
+            if foreign || !host.sysctl_writable(&setting.key) {
                 if !good {
-                    found.shared.push((setting.key, current, wanted));
+                    found.shared.push((setting.key.to_string(), current, wanted));
                 }
                 continue;
             }
@@ -96,7 +99,7 @@ impl Sysctls {
                 found.add(setting, &wanted);
             }
             if !good {
-                found.wrong.push((setting.key, current, wanted));
+                found.wrong.push((setting.key.to_string(), current, wanted));
             }
         }
         Ok(found)
@@ -104,7 +107,7 @@ impl Sysctls {
 
     /// Adds a key to the file.
     fn add(&mut self, setting: &Setting, wanted: &str) {
-        for part in ["# ", setting.why, "\n", setting.key, " = ", wanted, "\n"] {
+        for part in ["# ", setting.why, "\n", &setting.key, " = ", wanted, "\n"] {
             self.file.push_str(part);
         }
     }
@@ -115,21 +118,124 @@ impl Sysctls {
     }
 
     /// Keys this module may change, for the before-image.
-    pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-        SETTINGS.iter().map(|setting| setting.key)
+    pub(super) fn keys(network: &Network<'_>) -> Vec<String> {
+        let fixed = SETTINGS.iter().map(|setting| setting.key.to_string());
+        let interfaces = network.interfaces.iter().map(|interface| reverse_path(interface));
+        fixed.chain([reverse_path("all")]).chain(interfaces).collect()
+    }
+}
+
+/// What the settings of the network depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Network<'a> {
+    /// The host's own interfaces, without those of pods.
+    pub(super) interfaces: Vec<&'a str>,
+    /// Who connects the pods.
+    pub(super) plugin: Plugin,
+}
+
+/// The key of an interface's reverse path filter. `all` and an interface's own count together, the higher one holds; 1 is
+/// strict, 2 loose (ip-sysctl.rst of the kernel). Names with dots are written with `/`, as sysctl.d(5) has it.
+fn reverse_path(interface: &str) -> String {
+    if interface.contains('.') {
+        format!("net/ipv4/conf/{interface}/rp_filter")
+    } else {
+        format!("net.ipv4.conf.{interface}.rp_filter")
+    }
+}
+
+impl Network<'_> {
+    /// Strict reverse path filtering drops what comes in over another interface than the answer would leave by: on hosts with
+    /// several interfaces that is service traffic of clients and of other nodes. Where it is off it stays off.
+    fn settings(&self, host: &Host) -> Result<Vec<Setting>> {
+        let why = "answers may leave by another interface";
+        let setting = |interface: &str, value| Setting {
+            key: Cow::Owned(reverse_path(interface)),
+            want: Want::Exactly(value),
+            why,
+        };
+        let value = |interface: &str| host.sysctl(&reverse_path(interface));
+        // Calico filters pods itself, and its agent refuses to start where `all` is loose.
+        if self.plugin == Plugin::Calico {
+            let mut settings = vec![setting("all", "0")];
+            for interface in &self.interfaces {
+                if value(interface)?.is_some_and(|value| value != "0") {
+                    settings.push(setting(interface, "2"));
+                }
+            }
+            return Ok(settings);
+        }
+        let all = value("all")?;
+        let mut strict = all.as_deref() == Some("1");
+        for interface in self.interfaces.iter().chain(&["default"]) {
+            strict |= value(interface)?.as_deref() == Some("1");
+        }
+        // Once loose it stays written, or the next run would take the line away again.
+        Ok(if strict || all.as_deref() == Some("2") { vec![setting("all", "2")] } else { Vec::new() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::sysctl_path;
+
+    const PLAIN: Network<'_> = Network { interfaces: Vec::new(), plugin: Plugin::Bridge };
 
     #[test]
     fn keys_of_a_module_that_will_be_loaded_are_planned() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::under(dir.path());
-        let file = |coming: &[&str]| Sysctls::survey(&host, false, coming).unwrap().file;
+        let file = |coming: &[&str]| Sysctls::survey(&host, false, &PLAIN, coming).unwrap().file;
         assert!(file(&["br_netfilter"]).contains("net.bridge.bridge-nf-call-iptables = 1\n"));
         assert!(!file(&[]).contains("net.bridge"));
+    }
+
+    /// A host with the reverse path filter of these interfaces set.
+    fn filtering(directory: &std::path::Path, values: &[(&str, &str)]) -> Host {
+        let host = Host::under(directory);
+        for (interface, value) in values {
+            let path = sysctl_path(&reverse_path(interface));
+            host.create_dir(path.parent().unwrap(), 0o755).unwrap();
+            host.write(&path, format!("{value}\n").as_bytes(), 0o644).unwrap();
+        }
+        host
+    }
+
+    fn wrong(host: &Host, plugin: Plugin) -> Vec<String> {
+        let network = Network { interfaces: vec!["eth0", "eth1.7"], plugin };
+        let found = Sysctls::survey(host, false, &network, &[]).unwrap();
+        let filters = found.wrong.into_iter().filter(|(key, ..)| key.contains("rp_filter"));
+        filters.map(|(key, _, wanted)| format!("{key} = {wanted}")).collect()
+    }
+
+    #[test]
+    fn strict_reverse_path_filtering_is_loosened_and_stays_so() {
+        for (all, default, one, changes) in [
+            ("0", "0", "0", &[][..]),
+            ("2", "1", "1", &[]),
+            ("1", "1", "0", &["net.ipv4.conf.all.rp_filter = 2"]),
+            ("0", "0", "1", &["net.ipv4.conf.all.rp_filter = 2"]),
+            ("0", "1", "0", &["net.ipv4.conf.all.rp_filter = 2"]),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = filtering(dir.path(), &[("all", all), ("default", default), ("eth0", "0"), ("eth1.7", one)]);
+            assert_eq!(wrong(&host, Plugin::Bridge), changes, "{all} {default} {one}");
+            let network = Network { interfaces: vec!["eth0", "eth1.7"], plugin: Plugin::Bridge };
+            let first = Sysctls::survey(&host, false, &network, &[]).unwrap();
+            first.apply(&host).unwrap();
+            let second = Sysctls::survey(&host, false, &network, &[]).unwrap();
+            assert_eq!(second.file, first.file, "the file changes again and again");
+        }
+    }
+
+    #[test]
+    fn calico_wants_all_off_and_interfaces_loose_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = filtering(dir.path(), &[("all", "2"), ("eth0", "0"), ("eth1.7", "1")]);
+        assert_eq!(
+            wrong(&host, Plugin::Calico),
+            ["net.ipv4.conf.all.rp_filter = 0", "net/ipv4/conf/eth1.7/rp_filter = 2"]
+        );
     }
 }

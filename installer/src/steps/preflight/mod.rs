@@ -7,7 +7,9 @@ mod founding;
 mod leftovers;
 mod machine;
 mod network;
+mod peers;
 mod ports;
+mod proxy_mode;
 mod scope;
 
 use anyhow::Result;
@@ -25,6 +27,8 @@ pub struct Preflight;
 pub fn findings(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = machine::look(context);
     findings.extend(network::look(context)?);
+    findings.extend(peers::look(context));
+    findings.extend(proxy_mode::look(context));
     findings.extend(scope::look(context)?);
     findings.extend(founding::look(context)?);
     findings.extend(leftovers::look(context)?);
