@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
 
 use crate::cli::{Install, Source};
-use crate::cluster::known::{Known, Source};
+use crate::cluster::known::{Known, Source as KnownFrom};
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::context::{Context, variables};
 use crate::event::Events;
@@ -137,7 +137,7 @@ impl Asked {
 /// only knows what it has replaced.
 fn require_present(known: Option<&Known>, text: &str) -> Result<()> {
     let Some(Known { record: Some(record), source, .. }) = known else { return Ok(()) };
-    if *source == Source::Cluster || record.replaced(Digest::of(text.as_bytes())) {
+    if *source == KnownFrom::Cluster || record.replaced(Digest::of(text.as_bytes())) {
         record.accepts(text)?;
     }
     Ok(())
@@ -289,8 +289,8 @@ mod tests {
         let mut record = Record::new(CONFIG, 1, BTreeMap::new()).unwrap();
         record.set_config(&format!("{CONFIG}[certificates]\nleaf_hours = 9\n")).unwrap();
         let other = CONFIG.replace("site", "other");
-        for source in [Source::Copy, Source::Cluster] {
-            let cluster = source == Source::Cluster;
+        for source in [KnownFrom::Copy, KnownFrom::Cluster] {
+            let cluster = source == KnownFrom::Cluster;
             let known = Known::of_record(record.clone(), source);
             let refused = |text: &str| require_present(Some(&known), text).is_err();
             assert!(refused(CONFIG), "older");
