@@ -3,18 +3,27 @@
 use anyhow::{Context as _, Result};
 
 use crate::cluster::etcd::{Members, peer_url};
-use crate::cluster::founding::{self, Founding};
+use crate::cluster::founding::{Founding, PATH as FOUNDING};
 use crate::context::Context;
+use crate::host::Host;
 use crate::report::Explain as _;
 use crate::steps::file::WantedFile;
 
 /// Where it is, mode 0600: the token is known to members only.
 pub(super) const PATH: &str = "/etc/sealift/etcd.env";
 
+/// What this host was told of the cluster's founding, with etcd's token.
+pub(super) fn founding(host: &Host) -> Result<Founding> {
+    let found = Founding::read(host)?.filter(|found| found.etcd_token.is_some());
+    found
+        .with_context(|| format!("`{FOUNDING}` does not name etcd's founders and their token"))
+        .hint("make a join file for this node on a master (`installer join-file`) and give it with `--join FILE`")
+}
+
 /// For a founder: all founders, who begin together.
-pub(super) fn founding(founding: &Founding) -> Result<WantedFile> {
+pub(super) fn founders(host: &Host, founding: &Founding) -> Result<WantedFile> {
     let members = founding.founders.iter().map(|founder| format!("{}={}", founder.name, peer_url(founder.address)));
-    Ok(file(&members.collect::<Vec<_>>(), "new", token(founding)?))
+    file(host, &members.collect::<Vec<_>>(), "new")
 }
 
 /// For a member that others have listed already.
@@ -36,27 +45,15 @@ pub(super) fn joining(context: &Context<'_>, members: &Members) -> Result<Wanted
         }
     }
     pairs.sort();
-    Ok(file(&pairs, "existing", token(&recorded(context)?)?))
+    file(context.host, &pairs, "existing")
 }
 
-/// What the pki step wrote before this one.
-pub(super) fn recorded(context: &Context<'_>) -> Result<Founding> {
-    Founding::read(context.host)?.with_context(|| format!("`{}` does not exist", founding::PATH))
-}
-
-fn token(founding: &Founding) -> Result<&str> {
-    founding
-        .etcd_token
-        .as_deref()
-        .with_context(|| format!("`{}` has no token of etcd: it was made for a host without etcd", founding::PATH))
-        .hint("make a join file for this host's present roles (`installer join-file`) and give it with `--join FILE`")
-}
-
-fn file(members: &[String], state: &str, token: &str) -> WantedFile {
+fn file(host: &Host, members: &[String], state: &str) -> Result<WantedFile> {
+    let token = founding(host)?.etcd_token.unwrap_or_default();
     let text = format!(
         "# Sealift: the members that etcd begins with; not read any more once it has data.\n\
          ETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_CLUSTER_STATE={state}\nETCD_INITIAL_CLUSTER_TOKEN={token}\n",
         members.join(",")
     );
-    WantedFile::private(PATH, text)
+    Ok(WantedFile::private(PATH, text))
 }

@@ -80,10 +80,15 @@ fn alone(context: &Context<'_>) -> Result<Situation> {
             ),
         });
     }
-    let founding = environment::recorded(context)?;
+    let founding = environment::founding(context.host)?;
     let Some(own) = founding.founders.iter().find(|founder| founder.name == context.node.name) else {
         return Ok(absent(context));
     };
+    // The file says who founded the cluster once; when that was one host and there are others now, this is that host, made
+    // anew. Only the host itself knows that it has not begun yet.
+    if founding.founders.len() == 1 && !founding.made_here && !peers(context).is_empty() {
+        return Ok(absent(context));
+    }
     if own.address != context.node.address {
         let error = anyhow!(
             "the cluster's secrets were made for `{}` at {}, the config says {}",
@@ -93,7 +98,7 @@ fn alone(context: &Context<'_>) -> Result<Situation> {
         );
         return Err(error).hint("make the secrets again with this config: `installer secrets create`");
     }
-    Ok(Situation::Found(environment::founding(&founding)?))
+    Ok(Situation::Found(environment::founders(context.host, &founding)?))
 }
 
 fn absent(context: &Context<'_>) -> Situation {

@@ -40,12 +40,7 @@ impl Scene {
     }
 
     fn founders(&self, names: &[&str]) {
-        let founders: Vec<serde_json::Value> = names
-            .iter()
-            .map(|name| serde_json::json!({"name": name, "address": format!("192.0.2.{}", &name[1..])}))
-            .collect();
-        let founding = serde_json::json!({"id": "00", "etcd_token": TOKEN, "founders": founders});
-        self.bed.put(FOUNDING, &founding.to_string());
+        self.bed.put(FOUNDING, &founding(names, false));
     }
 
     /// Others run, since long.
@@ -85,6 +80,12 @@ impl Scene {
     }
 }
 
+fn founding(names: &[&str], made_here: bool) -> String {
+    let founder = |name: &&str| serde_json::json!({"name": name, "address": format!("192.0.2.{}", &name[1..])});
+    let founders: Vec<serde_json::Value> = names.iter().map(founder).collect();
+    serde_json::json!({"id": "00", "etcd_token": TOKEN, "founders": founders, "made_here": made_here}).to_string()
+}
+
 /// A restart of the unit starts the simulated member, with its environment file as long as it has no data.
 fn start_with_systemd(bed: &Bed, cluster: &Cluster) {
     let (root, cluster, name) = (bed.host.real_path(Path::new("/")), cluster.clone(), bed.node.name.clone());
@@ -121,6 +122,15 @@ fn a_single_master_founds_for_itself() {
     let operations = scene.bed.host.fake().operations();
     let changes = |operation: &&String| !operation.contains("systemctl show") && !operation.contains("etcdctl");
     assert_eq!(operations.iter().find(changes), None, "applied twice");
+}
+
+#[test]
+fn the_first_master_made_anew_does_not_found_a_second_cluster() {
+    let scene = Scene::of(&["m1", "m2"], 0);
+    scene.founders(&["m1"]);
+    assert_eq!(scene.waiting(), "no etcd member that has a leader answers (m2)");
+    scene.bed.put(FOUNDING, &founding(&["m1"], true));
+    assert!(matches!(scene.check(), Check::Needed(_)), "it is the one that begins");
 }
 
 #[test]
@@ -252,6 +262,7 @@ fn a_member_that_lost_its_data_is_never_founded_anew() {
 #[test]
 fn a_single_master_without_its_data_is_refused() {
     let scene = Scene::of(&["m1"], 0);
+    scene.founders(&["m1"]);
     scene.founders(&["m1"]);
     scene.apply().unwrap();
     scene.cluster.edit("m1", |m1| m1.running = false);
