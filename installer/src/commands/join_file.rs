@@ -65,6 +65,9 @@ fn by_master(host: &Host, arguments: &JoinFile, founding: &Founding, path: &Path
     let join = fill(&source, founding, &record, node, &tokens, (now, expires))?;
     let sealed = seal::seal(&join.write()?, &sealing)?;
     hand_out(&client, &tokens, || host.write_new(path, &sealed, 0o600))?;
+    for id in earlier(&client, &record, &node.name)? {
+        output.line(&format!("an earlier token of `{}` is still valid: `installer token revoke {id}`", node.name));
+    }
     let pin = source.cluster_certificate().context("this host has no authority certificate")?;
     Ok(summary(path, node, expires, &Inspection::of_pem(pin)?.public_key_pin().to_string(), arguments.plain))
 }
@@ -95,8 +98,19 @@ fn by_etcd(host: &Host, arguments: &JoinFile, founding: &Founding, path: &Path, 
     Ok(format!("join file of node `{}` ({}), to be used before {expires}: {}", node.name, node.roles, path.display()))
 }
 
+/// Tokens of a node that it could still use.
+fn earlier(client: &Client<'_>, record: &Record, node: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for id in record.tokens_of(node) {
+        if client.find(&object_path(&id))?.is_some() {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
 /// What the node gets.
-pub(super) fn fill(
+fn fill(
     source: &Source,
     founding: &Founding,
     record: &Record,

@@ -77,7 +77,8 @@ fn check(host: &Host, source: &JoinSource, kind: Kind, join: &Join) -> Result<()
     let now = host.now();
     if join.expires <= now {
         return Err(anyhow!("it expired at {} (this host's clock says {now})", join.expires)).hint(format!(
-            "make another one on a master: `installer join-file --node {}`; or set the clock",
+            "make another one on a master: `installer join-file --node {}`; or set the clock (a host that has taken its \
+             file in needs none any more)",
             join.node
         ));
     }

@@ -98,6 +98,8 @@ fn a_master_gives_a_new_node_what_it_needs_and_a_token_that_the_cluster_knows() 
         let names = role.unwrap()["rules"][0]["resourceNames"].to_string();
         assert!(tokens.iter().all(|(_, token)| names.contains(&token.object_name())), "the approver may delete it");
     }
+    let record = Record::read(&bed.server.client()).unwrap().unwrap();
+    assert_eq!(earlier(&bed.server.client(), &record, "w1").unwrap().len(), 1, "named when another one is made");
     assert_eq!(bed.listed(), [("m2".to_owned(), State::Valid), ("w1".to_owned(), State::Valid)]);
 }
 

@@ -72,9 +72,9 @@ fn only_the_first_master_founds_a_cluster_or_the_one_that_is_told_to() {
 #[test]
 fn a_cluster_with_etcd_nodes_of_its_own_needs_its_secrets_made_beforehand() {
     let dedicated = TWO.replace("[\"worker\"]", "[\"worker\", \"etcd\"]");
-    for node in ["m1", "w1"] {
+    for (node, word) in [("m1", "for all nodes with"), ("w1", "for all nodes with"), ("m2", "join-file --node m2")] {
         let text = refused(&bed(&dedicated, node), None, false);
-        assert!(text.contains("installer secrets create"), "{text}");
+        assert!(text.contains("installer secrets create") && text.contains(word), "{text}");
     }
 }
 
