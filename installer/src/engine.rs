@@ -40,6 +40,9 @@ pub fn stop_on_signals() -> Result<()> {
 /// How often a step that waits for another host is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a step may need other changes than those it has just made.
+const ROUNDS: usize = 5;
+
 /// How a run of steps went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -165,7 +168,7 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
         }
         Check::Needed(changes) => changes,
     };
-    let mut count = 0;
+    let (mut count, mut rounds) = (0, 0);
     let start = context.host.monotonic();
     loop {
         if let Some(record) = record.as_deref_mut() {
@@ -174,26 +177,29 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
             record.journal.applying(step.name())?;
         }
         count += changes.len();
+        let applied = changes.clone();
         context.events.emit(&Event::StepChanges { step: step.name().to_owned(), changes });
         let refused = apply(step, context)?;
         if let Some(reason) = &refused {
-            if interrupted() || context.host.monotonic().saturating_sub(start) >= context.patience {
+            if !goes_on_waiting(step, context, start, reason)? {
                 return Ok(End::Waiting(reason.clone(), count));
             }
-            context.note(format!("waiting: {reason}"));
+            context.note(format!("waiting for {reason}"));
             context.host.pause(LOOK_AGAIN);
         }
         let (check, waited) = patient_check(step, context).context("checking the result")?;
         changes = match check {
             Check::Done | Check::Kept(_) | Check::Skipped(_) => return Ok(End::Applied(count)),
             Check::Waiting(reason) => return Ok(End::Waiting(reason, count)),
-            // What another host did in the meantime may ask for more here (a learner that has caught up is promoted).
-            Check::Needed(left) if waited || refused.is_some() => left,
-            Check::Needed(left) => {
-                let left: Vec<String> = left.into_iter().map(|change| change.0).collect();
-                bail!("was applied, and still needed afterwards: {}", left.join("; "))
-            }
+            Check::Needed(left) => left,
         };
+        // What another host did in the meantime may ask for more here (a learner that has caught up is promoted), also
+        // between the end of an apply and this check. The same changes once more are a step that does not do what it says.
+        rounds += 1;
+        if !waited && refused.is_none() && (changes == applied || rounds > ROUNDS) {
+            let left: Vec<String> = changes.into_iter().map(|change| change.0).collect();
+            bail!("was applied, and still needed afterwards: {}", left.join("; "));
+        }
     }
 }
 
@@ -207,6 +213,17 @@ fn apply(step: &dyn Step, context: &Context<'_>) -> Result<Option<String>> {
     }
 }
 
+/// Puts on record what is waited for, and says whether there is patience left since `start`. An interrupted wait is an
+/// error: nothing goes on by itself then.
+fn goes_on_waiting(step: &dyn Step, context: &Context<'_>, start: Duration, reason: &str) -> Result<bool> {
+    waiting::record(context.host, step.name(), reason);
+    if interrupted() {
+        let error: Result<bool> = Err(anyhow!("interrupted while waiting for {reason}"));
+        return error.hint("`installer resume` goes on");
+    }
+    Ok(context.host.monotonic().saturating_sub(start) < context.patience)
+}
+
 /// A check; while another host has to act first it is asked again, until the run's patience ends. Also says whether it
 /// had to wait.
 fn patient_check(step: &dyn Step, context: &Context<'_>) -> Result<(Check, bool)> {
@@ -218,18 +235,10 @@ fn patient_check(step: &dyn Step, context: &Context<'_>) -> Result<(Check, bool)
             waiting::over(context.host, step.name());
             return Ok((check, !said.is_empty()));
         };
-        let news = *reason != said;
-        if news {
-            waiting::record(context.host, step.name(), reason);
-        }
-        if interrupted() {
-            let error: Result<_> = Err(anyhow!("interrupted while waiting for {reason}"));
-            return error.hint("`installer resume` goes on");
-        }
-        if context.host.monotonic().saturating_sub(start) >= context.patience {
+        if !goes_on_waiting(step, context, start, reason)? {
             return Ok((check, true));
         }
-        if news {
+        if *reason != said {
             context.note(format!("waiting for {reason}"));
             said.clone_from(reason);
         }

@@ -175,6 +175,18 @@ fn a_step_is_asked_again_while_it_waits_and_may_then_need_more() {
 }
 
 #[test]
+fn other_changes_may_follow_and_not_for_ever() {
+    let other = |line: &str| Check::Needed(vec![Change::new(line)]);
+    with(&[Scripted::boxed("etcd", [needed(), other("promote it"), Check::Done])], |_, _, result, _| {
+        assert_eq!(result.unwrap().changes, 2);
+    });
+    let lines = ["a", "b", "a", "b", "a", "b", "a", "b", "a", "b"];
+    with(&[Scripted::boxed("etcd", lines.map(other))], |_, _, result, _| {
+        assert!(format!("{:#}", result.unwrap_err()).contains("still needed afterwards"));
+    });
+}
+
+#[test]
 fn what_a_run_waits_for_stays_on_record_when_its_patience_ends() {
     let steps = [Scripted::boxed("join", [Check::Waiting("an API server".to_owned())])];
     with(&steps, |host, context, result, _| {
