@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
 
 use crate::cli::{Install, Source};
-use crate::cluster::known::{Known, Source as KnownFrom};
+use crate::cluster::known::{self, Known};
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::context::{Context, variables};
 use crate::event::Events;
@@ -137,7 +137,7 @@ impl Asked {
 /// only knows what it has replaced.
 fn require_present(known: Option<&Known>, text: &str) -> Result<()> {
     let Some(Known { record: Some(record), source, .. }) = known else { return Ok(()) };
-    if *source == KnownFrom::Cluster || record.replaced(Digest::of(text.as_bytes())) {
+    if *source == known::Source::Cluster || record.replaced(Digest::of(text.as_bytes())) {
         record.accepts(text)?;
     }
     Ok(())
@@ -278,8 +278,9 @@ pub(super) fn require_inputs(journal: &Journal<'_>, inputs: &Inputs, arguments: 
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use super::{Known, require_present};
     use crate::cluster::Record;
+    use crate::cluster::known::Source;
 
     const CONFIG: &str =
         "[cluster]\nname = \"site\"\n\n[[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n";
@@ -289,8 +290,8 @@ mod tests {
         let mut record = Record::new(CONFIG, 1, BTreeMap::new()).unwrap();
         record.set_config(&format!("{CONFIG}[certificates]\nleaf_hours = 9\n")).unwrap();
         let other = CONFIG.replace("site", "other");
-        for source in [KnownFrom::Copy, KnownFrom::Cluster] {
-            let cluster = source == KnownFrom::Cluster;
+        for source in [Source::Copy, Source::Cluster] {
+            let cluster = source == Source::Cluster;
             let known = Known::of_record(record.clone(), source);
             let refused = |text: &str| require_present(Some(&known), text).is_err();
             assert!(refused(CONFIG), "older");

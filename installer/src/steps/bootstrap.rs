@@ -1,28 +1,22 @@
 //! The objects that the cluster itself must hold before nodes can join: bootstrap RBAC, the record of the cluster, and the
 //! bootstrap tokens that this host knows. Created when missing, put right when changed.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::api;
+use super::{api, peers};
 use crate::agent::RECORD;
 use crate::cluster::known::Moved;
 use crate::cluster::{Contribution, Record};
 use crate::context::{Context, ETC};
-use crate::kubeapi::{Client, Credentials, Distrust, Error, Limits};
-use crate::pki::AuthorityName;
-use crate::pki::files::{Wanted, certificate_path};
+use crate::pki::files::Wanted;
 use crate::report::Explain as _;
 use crate::step::{Change, Check, Step};
 
 /// How long several masters that bootstrap at the same moment may take to agree.
 const AGREEMENT: Duration = Duration::from_secs(30);
-
-/// A master that does not answer at once is no reason to wait.
-const GLANCE: Limits = Limits { connect: Duration::from_secs(1), total: Duration::from_secs(3), body: 1 << 20 };
 
 /// The step.
 #[derive(Clone, Copy, Debug)]
@@ -73,38 +67,14 @@ impl Step for Bootstrap {
     }
 }
 
-/// Refuses when another master's API server was signed by another authority: then two clusters were founded from this
-/// config. No certificate of ours is shown to it.
+/// Refuses when another master belongs to a cluster of its own.
 fn one_cluster(context: &Context<'_>) -> Result<()> {
-    let authority = certificate_path(AuthorityName::Cluster.stem());
-    let authority =
-        context.host.read_text(&authority)?.with_context(|| format!("`{}` does not exist", authority.display()))?;
-    let others: Vec<_> = context.config.masters().filter(|master| master.name != context.node.name).collect();
-    let strangers: Vec<String> = std::thread::scope(|scope| {
-        let asked: Vec<_> = others
-            .iter()
-            .map(|master| {
-                let address = SocketAddr::new(master.address, api::APISERVER_PORT);
-                let authority = &authority;
-                scope.spawn(move || {
-                    let answer = Client::new(address, authority, Credentials::Anonymous)
-                        .and_then(|client| client.with_limits(GLANCE).healthy("/readyz"));
-                    matches!(answer, Err(Error::Distrusted(_, Distrust::Authority, _)))
-                })
-            })
-            .collect();
-        let stranger = |thread: std::thread::ScopedJoinHandle<'_, bool>| thread.join().unwrap_or(false);
-        others.iter().zip(asked).filter_map(|(master, asked)| stranger(asked).then(|| master.name.clone())).collect()
-    });
+    let strangers = peers::strangers(context.host, context.config)?;
     if strangers.is_empty() {
         return Ok(());
     }
-    let names = strangers.join(", ");
-    Err(anyhow!("two clusters were founded from this config: the API server of {names} was signed by another authority")).hint(format!(
-        "decide which one stays; on the hosts of the other: `installer reset`, then join with a file from `installer join-file` \
-         on a master of the one that stays (this host is {})",
-        context.node.name
-    ))
+    Err(anyhow!("another cluster was founded from this config: {} shows another authority", peers::named(&strangers)))
+        .hint(peers::HINT)
 }
 
 fn wanted(context: &Context<'_>) -> Result<Contribution> {
