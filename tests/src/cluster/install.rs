@@ -48,9 +48,17 @@ impl Outcome {
             "the installer on {} ended with {:?}\n{}",
             self.name,
             finished.code,
-            finished.tail()
+            self.said()
         );
         Ok(self)
+    }
+
+    /// What it said last: errors, and how the last steps ended.
+    pub fn said(&self) -> String {
+        let Finished { stdout, stderr, .. } = &self.install.finished;
+        let steps: Vec<&str> =
+            stdout.lines().filter(|line| !line.contains("\"progress\"") && !line.contains("step-changes")).collect();
+        format!("{}\n{}", steps[steps.len().saturating_sub(6)..].join("\n"), stderr.trim_end())
     }
 
     /// Steps that took more than a second, the slowest first.

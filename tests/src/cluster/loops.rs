@@ -95,7 +95,7 @@ impl Loops {
         let stop = Arc::new(AtomicBool::new(false));
         let watch = Arc::new(Mutex::new(None));
         let mut threads = Vec::new();
-        let client = Arc::new(Client::of(&host, &cluster.directory().join(format!("loops-{worker}")))?);
+        let client = Arc::new(Client::of(cluster, &host, &cluster.directory().join(format!("loops-{worker}")))?);
         for turn in [fresh, write] {
             let (stop, client) = (stop.clone(), client.clone());
             threads.push(std::thread::spawn(move || turn(&client, &stop)));
@@ -152,14 +152,17 @@ impl Report {
 }
 
 impl Client {
-    fn of(host: &Host, directory: &Path) -> Result<Self> {
+    fn of(cluster: &Cluster, host: &Host, directory: &Path) -> Result<Self> {
         fs_err::create_dir_all(directory)?;
         let (pair, authority, kubectl) =
             (directory.join("kubelet.pem"), directory.join("ca.crt"), directory.join("kubectl"));
         fs_err::write(&pair, host.run("cat /var/lib/kubelet/pki/kubelet-client-current.pem")?.stdout)?;
         fs_err::write(&authority, host.run("cat /etc/sealift/pki/ca.crt")?.stdout)?;
-        let program = host.run(&format!("readlink -f {KUBECTL}"))?.stdout;
-        fs_err::copy(host.file(program.trim()), &kubectl)?;
+        // Workers have none.
+        let seats = cluster.seats();
+        let master = cluster.host(seats.iter().find(|seat| seat.is_master()).context("no master")?.name)?;
+        let program = master.run(&format!("readlink -f {KUBECTL}"))?.stdout;
+        fs_err::copy(master.file(program.trim()), &kubectl)?;
         Ok(Self {
             pid: host.pid(),
             node: host.name().to_owned(),

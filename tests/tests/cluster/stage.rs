@@ -104,7 +104,15 @@ impl Stage {
         let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|(there, _)| *there != kind) {
             *current = None;
-            *current = Some((kind, make().map(Arc::new).map_err(|error| format!("{error:#}"))));
+            let made = make().map(Arc::new);
+            let first = made.as_ref().err().map(|error| anyhow!("{error:#}"));
+            *current = Some((
+                kind,
+                made.map_err(|_| "the cluster could not be made: see the first scenario that wanted it".to_owned()),
+            ));
+            if let Some(error) = first {
+                return Err(error);
+            }
         }
         match current.as_ref() {
             Some((_, Ok(cluster))) => Ok(cluster.clone()),

@@ -67,7 +67,13 @@ impl Step for Etcd {
         let wanted = match situation::of(context)? {
             Situation::Member => return check_member(context),
             Situation::Waiting(reason) => return Ok(Check::Waiting(reason)),
-            Situation::Found(wanted) | Situation::Join(wanted) => vec![writing(&wanted.path, &wanted.bytes)],
+            Situation::Found(wanted) | Situation::Join(wanted) => {
+                // Started a moment ago with just this: its log is not there yet.
+                if wanted.change(context.host)?.is_none() && service().changes(context)?.is_empty() {
+                    return Ok(Check::Waiting("etcd has started and not written its log yet".to_owned()));
+                }
+                vec![writing(&wanted.path, &wanted.bytes)]
+            }
             Situation::Add => vec![
                 Change::new(format!("add member {} to etcd as a learner", context.node.name)),
                 Change::new(format!("write {}", environment::PATH)),
