@@ -4,6 +4,7 @@
 //! [`record`] is the ConfigMap that is the truth about the cluster after bootstrap. Who acts before any permission exists is
 //! [`administrator`].
 
+pub mod apply;
 pub mod bootstrap;
 pub mod ensure;
 pub mod etcd;

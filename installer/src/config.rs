@@ -13,10 +13,12 @@ use bundle::component::Role;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub mod addons;
 mod check;
 pub mod edit;
 pub mod network;
 
+pub use addons::Addons;
 pub use check::ConfigError;
 pub use network::{Network, Plugin, ProxyMode};
 
@@ -102,6 +104,8 @@ pub struct ClusterConfig {
     pub etcd: Etcd,
     /// `[network]`.
     pub network: Network,
+    /// `[addons]`.
+    pub addons: Addons,
     /// `[kernel]`.
     pub kernel: Kernel,
     /// `[certificates]`.

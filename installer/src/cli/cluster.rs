@@ -142,6 +142,10 @@ pub struct Reset {
     #[arg(long)]
     pub drain: bool,
 
+    /// How long that may take; nothing is removed when pods are still there then
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = lifetime, requires = "drain")]
+    pub drain_timeout: Duration,
+
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::lock::Lock;
 use crate::output::Output;
 use crate::report::{Exit, Explain as _};
-use crate::reset::{Reset, Survey};
+use crate::reset::{Options, Reset, Survey};
 use crate::store::Footprint;
 
 /// What stays on purpose.
@@ -51,7 +51,9 @@ pub fn reset(host: &Host, arguments: &Arguments, output: &Output) -> Result<Exit
     Reset::stop_resuming(host, &survey)?;
     let mut footprint = Footprint::new(host);
     let _lock = Lock::take(host, &mut footprint)?;
-    let reset = Reset::new(host, output, &survey, arguments.force)?;
+    let drain = arguments.drain.then_some(arguments.drain_timeout);
+    let options = Options { drain, force: arguments.force };
+    let reset = Reset::new(host, output, &survey, options)?;
     let left = reset.run()?;
     let then = survey.node_among_others().map(|node| format!("installer node remove {node}"));
     end(output, &Ended { event: "reset", found: true, left: &left, kept: &KEPT, then });

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, network};
+use super::{Addons, Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, network};
 
 /// Everything that is wrong in a `cluster.toml`, each with the line it is in.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ struct RawConfig {
     etcd: Option<Spanned<Etcd>>,
     #[serde(default)]
     network: Network,
+    #[serde(default)]
+    addons: Addons,
     #[serde(default)]
     kernel: Kernel,
     #[serde(default)]
@@ -114,11 +116,22 @@ fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrongs> {
     let etcd = wrongs.good_or(raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd), Etcd::default());
     let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates);
     let certificates = wrongs.good_or(certificates, Certificates::default());
-    let (network, kernel) = (raw.network, raw.kernel);
+    let (network, addons, kernel) = (raw.network, raw.addons, raw.kernel);
     let Checked { cluster, api_names, api_addresses, .. } = cluster;
     match cluster {
         Some(cluster) if wrongs.0.is_empty() => {
-            Ok(ClusterConfig { cluster, api_names, api_addresses, nodes, etcd, network, kernel, certificates, digest })
+            Ok(ClusterConfig {
+                cluster,
+                api_names,
+                api_addresses,
+                nodes,
+                etcd,
+                network,
+                addons,
+                kernel,
+                certificates,
+                digest,
+            })
         }
         _ => Err(wrongs),
     }

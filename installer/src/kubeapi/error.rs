@@ -58,6 +58,14 @@ impl Error {
         }
     }
 
+    /// The apiserver's own words; empty when it did not answer.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Status { message, .. } => message,
+            _ => "",
+        }
+    }
+
     /// Whether it is the answer to a request of this method.
     pub fn is_of(&self, wanted: &str) -> bool {
         matches!(self, Self::Status { method, .. } if method == wanted)

@@ -5,6 +5,7 @@
 //! last. Nothing is deleted while something runs in it or is mounted in it. Deleting needs no space; what is noted goes into
 //! the space that the journal set aside.
 
+mod drain;
 mod finish;
 mod mounts;
 mod network;
@@ -15,14 +16,21 @@ pub mod survey;
 mod undo;
 mod units;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::cluster;
+use crate::cluster::etcd::{self, Left};
+use crate::config::Etcd;
 use crate::engine::interrupted;
 use crate::event::{Event, Events, Outcome};
 use crate::host::Host;
 use crate::journal::{BeforeImage, Journal};
+use crate::pki::files::Wanted;
 use crate::report::{Exit, Explain as _};
 use crate::step::{Change, Target};
+use drain::Drain;
 use places::Place;
 
 pub use survey::Survey;
@@ -32,6 +40,15 @@ const BEGUN: &str = "begun";
 /// Says that etcd no longer counts on this host.
 const LEFT_ETCD: &str = "etcd";
 
+/// What the operator asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Move pods away first, at most for this time.
+    pub drain: Option<Duration>,
+    /// Go on where data of this host or the order of others is at stake.
+    pub force: bool,
+}
+
 /// The work, and what it knows.
 pub struct Reset<'a> {
     host: &'a Host,
@@ -39,7 +56,7 @@ pub struct Reset<'a> {
     /// `None` when it is damaged and the operator goes on all the same.
     journal: Option<Journal<'a>>,
     survey: &'a Survey,
-    force: bool,
+    options: Options,
     part: &'static str,
     /// What stays although it was not there before, for people.
     left: Vec<String>,
@@ -56,15 +73,15 @@ type Part<'a> = (&'static str, &'static str, fn(&mut Reset<'a>) -> Result<Vec<St
 
 impl<'a> Reset<'a> {
     /// Prepares a reset of what the survey found. Reads only.
-    pub fn new(host: &'a Host, events: &'a dyn Events, survey: &'a Survey, force: bool) -> Result<Self> {
+    pub fn new(host: &'a Host, events: &'a dyn Events, survey: &'a Survey, options: Options) -> Result<Self> {
         let journal = match Journal::read(host) {
             Ok(journal) => Some(journal),
-            Err(_) if force => None,
+            Err(_) if options.force => None,
             Err(error) => {
                 return Err(error).hint("`--force` resets without it: settings of the host are then not put back");
             }
         };
-        Ok(Self { host, events, journal, survey, force, part: "", left: Vec::new() })
+        Ok(Self { host, events, journal, survey, options, part: "", left: Vec::new() })
     }
 
     /// Stops a run that goes on in the background: it holds the lock.
@@ -75,7 +92,8 @@ impl<'a> Reset<'a> {
 
     /// Does everything, in order. Gives what is left on the host, for people.
     pub fn run(mut self) -> Result<Vec<String>> {
-        let parts: [Part<'a>; 8] = [
+        let parts: [Part<'a>; 9] = [
+            ("drain", "Move pods away", Self::drain),
             ("etcd", "Leave etcd", Self::etcd),
             ("units", "Stop the services", Self::units),
             ("containers", "End all containers", |reset| processes::end(reset.host)),
@@ -116,7 +134,7 @@ impl<'a> Reset<'a> {
         match result {
             Ok(_) => Ok(()),
             // Behind a mount or below a running program is somebody's data: there is no going on.
-            Err(error) if self.force && matches!(name, "network" | "settings") => {
+            Err(error) if self.options.force && matches!(name, "network" | "settings") => {
                 self.warn(format!("{error:#}"));
                 Ok(())
             }
@@ -141,32 +159,63 @@ impl<'a> Reset<'a> {
             || self.survey.units.iter().any(|found| found == unit)
     }
 
+    /// Moves pods away, when asked. Only a master has the rights.
+    fn drain(&mut self) -> Result<Vec<String>> {
+        let Some(limit) = self.options.drain else { return Ok(Vec::new()) };
+        let begun = self.journal.as_ref().is_some_and(|journal| journal.was_reset(BEGUN));
+        if begun || !self.nodes() {
+            return Ok(Vec::new());
+        }
+        let known = self.survey.config.as_ref().and_then(|known| Some((&known.config, known.node.as_ref()?)));
+        let (config, node) = known.context("this host does not know its cluster")?;
+        if !node.roles.master() {
+            return Err(anyhow!("a worker's certificate may not move pods away"))
+                .hint(format!("`kubectl drain {}` on a master does it; then reset without `--drain`", node.name));
+        }
+        let client = cluster::administrator(self.host, &Wanted::of(config, node))?;
+        Drain { host: self.host, client: &client, node: &node.name, limit, force: self.options.force }.run()
+    }
+
     /// While it still runs: the others must not count on a member that is gone.
     fn etcd(&mut self) -> Result<Vec<String>> {
         let done = self.journal.as_ref().is_some_and(|journal| journal.was_reset(LEFT_ETCD));
         if done || !self.attempted("etcd", "etcd.service") {
             return Ok(Vec::new());
         }
-        let members = self.survey.config.as_ref().map_or(0, |known| known.config.etcd_members().len());
-        if members == 1 {
-            return Ok(Vec::new());
+        let left = match etcd::leave(self.host) {
+            Ok(left) => left,
+            // A member that never worked is missed by nobody.
+            Err(error) if self.options.force || !self.has_member()? => {
+                self.warn(format!("{error:#}; `installer node remove` on a master takes its member out"));
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        self.remember(LEFT_ETCD);
+        Ok(match left {
+            Left::Out => vec!["leave etcd".to_owned()],
+            Left::NoMember | Left::Last => Vec::new(),
+        })
+    }
+
+    fn has_member(&self) -> Result<bool> {
+        let data = self.survey.config.as_ref().map(|known| known.config.etcd.data_dir.clone());
+        self.host.exists(&data.unwrap_or_else(|| Etcd::default().data_dir).join("member"))
+    }
+
+    /// Notes in the journal what must not be done again. Best effort: the disk may be full.
+    fn remember(&mut self, part: &str) {
+        if let Some(journal) = &mut self.journal
+            && !journal.is_empty()
+            && let Err(error) = journal.reset(part)
+        {
+            self.warn(format!("{error:#}"));
         }
-        if self.force {
-            self.warn("etcd is not told: `installer node remove` on a master takes its member out".to_owned());
-            return Ok(Vec::new());
-        }
-        Err(anyhow!("this host is one of {members} members of etcd"))
-            .hint("take it out with `installer node remove` on another master, then reset with `--force`")
     }
 
     fn units(&mut self) -> Result<Vec<String>> {
         // From here on no run may go on: it would start again what is stopped here.
-        if let Some(journal) = &mut self.journal
-            && !journal.is_empty()
-            && let Err(error) = journal.reset(BEGUN)
-        {
-            self.events.emit(&Event::Warning { step: self.part.to_owned(), text: format!("{error:#}") });
-        }
+        self.remember(BEGUN);
         units::stop(self.host, &self.survey.units)
     }
 

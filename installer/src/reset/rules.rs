@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 
 use crate::host::{Command, Host};
 
-/// Chains by the beginnings of their names: kube-proxy and kubelet, the portmap plugin, flannel, calico.
-const PREFIXES: [&str; 4] = ["KUBE-", "CNI-", "FLANNEL-", "cali-"];
+/// Chains by the beginnings of their names: kube-proxy and kubelet, the portmap plugin, our agent, flannel, calico.
+const PREFIXES: [&str; 5] = ["KUBE-", "CNI-", "SEALIFT-", "FLANNEL-", "cali-"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Cleans the tables of both families; a host without the programs has no such rules.

@@ -16,7 +16,13 @@ use installer::step::{Change, Check, Step, Target};
 
 use crate::host::{Bed, File, Tree};
 
-const YES: Reset = Reset { drain: false, yes: true, force: false, format: Format { json: false } };
+const YES: Reset = Reset {
+    drain: false,
+    drain_timeout: std::time::Duration::from_secs(300),
+    yes: true,
+    force: false,
+    format: Format { json: false },
+};
 
 /// A program that fills directories once its unit is started.
 struct Program {
