@@ -97,7 +97,7 @@ pub(crate) fn holds(found: &Value, wanted: &Value) -> bool {
     }
 }
 
-pub(super) fn merge(into: &mut Value, from: &Value) {
+pub(crate) fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

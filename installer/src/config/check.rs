@@ -119,20 +119,18 @@ fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrongs> {
     let (network, addons, kernel) = (raw.network, raw.addons, raw.kernel);
     let Checked { cluster, api_names, api_addresses, .. } = cluster;
     match cluster {
-        Some(cluster) if wrongs.0.is_empty() => {
-            Ok(ClusterConfig {
-                cluster,
-                api_names,
-                api_addresses,
-                nodes,
-                etcd,
-                network,
-                addons,
-                kernel,
-                certificates,
-                digest,
-            })
-        }
+        Some(cluster) if wrongs.0.is_empty() => Ok(ClusterConfig {
+            cluster,
+            api_names,
+            api_addresses,
+            nodes,
+            etcd,
+            network,
+            addons,
+            kernel,
+            certificates,
+            digest,
+        }),
         _ => Err(wrongs),
     }
 }

@@ -14,6 +14,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::{Client, Credentials};
+use crate::cluster::ensure::merge;
 use crate::pki::{Authority, AuthorityName, Leaf, Usage};
 
 /// What can be listed.
@@ -149,6 +150,11 @@ impl State {
                     return (409, status("Conflict"));
                 }
                 (200, self.store(path, body.clone()))
+            }
+            ("PATCH", Some(object)) => {
+                let mut merged = object.clone();
+                merge(&mut merged, body);
+                (200, self.store(path, merged))
             }
             ("DELETE", Some(_)) => {
                 self.objects.remove(path);

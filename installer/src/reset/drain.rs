@@ -240,7 +240,7 @@ mod tests {
         assert!(error.contains("default/precious"), "{error}");
         assert_eq!(evictions(&cluster), Vec::<String>::new());
         let error = drain(&cluster, true).unwrap_err();
-        assert!(format!("{error:#}").contains("ending"), "{error:#}");
+        assert!(format!("{error:#}").contains("pods to leave"), "it is evicted, and this API never ends it: {error:#}");
         assert!(!evictions(&cluster).is_empty());
     }
 }

@@ -12,6 +12,7 @@ const NODE: &[(&str, &str)] = &[
     ("/etc/kubernetes", "files of kubeadm or another installer"),
     ("/etc/cni/net.d", "network configuration of another installation"),
     ("/var/lib/kubelet", "state of another kubelet"),
+    ("/var/lib/containerd", "data of another containerd"),
     ("/var/lib/rancher", "state of k3s or RKE2"),
     ("/var/lib/k0s", "state of k0s"),
 ];
@@ -29,7 +30,9 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
     let member = context.config.runs_etcd(context.node) && (roles.master() || roles.etcd());
     let node = if roles.run_pods() { NODE } else { &[] };
     for (path, what) in node.iter().chain(if member { ETCD } else { &[] }) {
-        let names = context.host.list(Path::new(path))?;
+        let mut names = context.host.list(Path::new(path))?;
+        // The directory may be a disk of its own.
+        names.retain(|name| name != "lost+found");
         if names.is_empty() {
             continue;
         }
