@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::Cluster;
-use crate::master::KUBECTL;
 use crate::measure::seconds;
 use crate::{Host, Process};
 
 const PROXY: &str = "https://127.0.0.1:8443";
+/// Open connections: enough to have one on every master.
+const WATCHES: usize = 5;
 
 /// What one loop noticed.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +38,7 @@ pub struct Report {
     pub fresh: Noticed,
     /// One new connection each 500 ms that changes the node object: needs etcd's quorum, too.
     pub write: Noticed,
-    /// A watch that stays open and sees the changes.
+    /// The worst of some watches that stay open and see the changes: they spread over the masters, so that one of them is hit.
     pub open: Noticed,
 }
 
@@ -46,8 +47,11 @@ pub struct Report {
 pub struct Loops {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Noticed>>,
-    watch: Arc<Mutex<Option<Child>>>,
+    watches: Vec<Watch>,
 }
+
+/// A running `kubectl get --watch`.
+type Watch = Arc<Mutex<Option<Child>>>;
 
 struct Client {
     pid: i32,
@@ -93,16 +97,18 @@ impl Loops {
     pub fn start(cluster: &Cluster, worker: &str) -> Result<Self> {
         let host = cluster.host(worker)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let watch = Arc::new(Mutex::new(None));
+        let watches: Vec<Watch> = (0..WATCHES).map(|_| Watch::default()).collect();
         let mut threads = Vec::new();
         let client = Arc::new(Client::of(cluster, &host, &cluster.directory().join(format!("loops-{worker}")))?);
         for turn in [fresh, write] {
             let (stop, client) = (stop.clone(), client.clone());
             threads.push(std::thread::spawn(move || turn(&client, &stop)));
         }
-        let (stopped, child) = (stop.clone(), watch.clone());
-        threads.push(std::thread::spawn(move || open(&client, &stopped, &child)));
-        Ok(Self { stop, threads, watch })
+        for (number, watch) in watches.iter().enumerate() {
+            let (stop, client, watch) = (stop.clone(), client.clone(), watch.clone());
+            threads.push(std::thread::spawn(move || open(&client, number, &stop, &watch)));
+        }
+        Ok(Self { stop, threads, watches })
     }
 
     /// Ends them and says what they noticed.
@@ -110,13 +116,22 @@ impl Loops {
         self.halt();
         let mut noticed = std::mem::take(&mut self.threads).into_iter().map(JoinHandle::join);
         let mut next = || noticed.next().context("a loop is missing")?.ok().context("a loop panicked");
-        Ok(Report { fresh: next()?, write: next()?, open: next()? })
+        let (fresh, write, mut open) = (next()?, next()?, next()?);
+        for _ in 1..WATCHES {
+            let other = next()?;
+            open.count = open.count.min(other.count);
+            open.failed += other.failed;
+            open.gap = open.gap.max(other.gap);
+        }
+        Ok(Report { fresh, write, open })
     }
 
     fn halt(&self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(child) = self.watch.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            let _ = child.kill();
+        for watch in &self.watches {
+            if let Some(child) = watch.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                let _ = child.kill();
+            }
         }
     }
 }
@@ -142,7 +157,7 @@ impl Report {
             line("new connections", &self.fresh),
             line("writes", &self.write),
             format!(
-                "figure: {what}: open watch: {} events, ended {} times, longest gap {}",
+                "figure: {what}: open watches: at least {} events each, ended {} times in all, longest gap {}",
                 self.open.count,
                 self.open.failed,
                 seconds(self.open.gap)
@@ -158,11 +173,7 @@ impl Client {
             (directory.join("kubelet.pem"), directory.join("ca.crt"), directory.join("kubectl"));
         fs_err::write(&pair, host.run("cat /var/lib/kubelet/pki/kubelet-client-current.pem")?.stdout)?;
         fs_err::write(&authority, host.run("cat /etc/sealift/pki/ca.crt")?.stdout)?;
-        // Workers have none.
-        let seats = cluster.seats();
-        let master = cluster.host(seats.iter().find(|seat| seat.is_master()).context("no master")?.name)?;
-        let program = master.run(&format!("readlink -f {KUBECTL}"))?.stdout;
-        fs_err::copy(master.file(program.trim()), &kubectl)?;
+        fs_err::copy(cluster.kubectl_program()?, &kubectl)?;
         Ok(Self {
             pid: host.pid(),
             node: host.name().to_owned(),
@@ -220,9 +231,9 @@ fn write(client: &Client, stop: &AtomicBool) -> Noticed {
 }
 
 /// kubectl watches as the kubelet does: with HTTP/2 pings on a connection that is silent for 5 seconds.
-fn open(client: &Client, stop: &AtomicBool, running: &Mutex<Option<Child>>) -> Noticed {
+fn open(client: &Client, number: usize, stop: &AtomicBool, running: &Mutex<Option<Child>>) -> Noticed {
     let mut ledger = Ledger::new();
-    let log = client.directory.join("watch.log");
+    let log = client.directory.join(format!("watch-{number}.log"));
     let mut first = true;
     while !stop.load(Ordering::Relaxed) {
         if !first {

@@ -175,6 +175,13 @@ impl Cluster {
         &self.directory
     }
 
+    /// The bundle's kubectl as this machine sees it, on a master: workers have none.
+    pub fn kubectl_program(&self) -> Result<PathBuf> {
+        let seats = self.seats();
+        let master = self.host(seats.iter().find(|seat| seat.is_master()).context("no master")?.name)?;
+        Ok(master.file(master.run(&format!("readlink -f {KUBECTL}"))?.stdout.trim()))
+    }
+
     /// `kubectl` as the administrator on one master; arguments are separated by spaces.
     pub fn kubectl_on(&self, master: &str, arguments: &str) -> Result<Finished> {
         let kubectl =

@@ -30,9 +30,10 @@ pub(crate) fn a_kubeconfig_for_a_person_works_elsewhere(stage: &Stage) -> Result
         cluster.host("w2")?.copy(&master.file(&file), &file)
     };
     let ask = |user: &str, question: &str| {
-        let kubectl = cluster.host("w2")?.inside(KUBECTL).arg(format!("--kubeconfig=/root/{user}.conf"));
+        let kubectl = cluster.host("w2")?.inside("/root/kubectl").arg(format!("--kubeconfig=/root/{user}.conf"));
         kubectl.args(question.split(' ')).finish()
     };
+    cluster.host("w2")?.copy(&cluster.kubectl_program()?, "/root/kubectl")?;
     make("ann", "--group sealift:cluster-admins")?;
     let nodes = ask("ann", "get nodes --no-headers")?;
     ensure!(nodes.success() && nodes.stdout.lines().count() >= 5, "{}", nodes.tail());
@@ -41,14 +42,8 @@ pub(crate) fn a_kubeconfig_for_a_person_works_elsewhere(stage: &Stage) -> Result
     ensure!(!refused.success() && refused.stderr.contains("User \"bob\" cannot"), "{}", refused.tail());
     let text = fs_err::read_to_string(master.file("/root/ann.conf"))?;
     ensure!(text.contains("10.77.0.12:6443"), "the file does not lead to its master");
-    let ends = cluster
-        .kubectl("config view --kubeconfig=/root/ann.conf --raw -o jsonpath={.users[0].user.client-certificate-data}");
-    let pem = match ends {
-        Ok(data) => data,
-        Err(_) => master
-            .run(&format!("{KUBECTL} --kubeconfig=/root/ann.conf config view --raw -o jsonpath={{.users[0].user.client-certificate-data}}"))?
-            .stdout,
-    };
+    let view = format!("{KUBECTL} --kubeconfig=/root/ann.conf config view --raw -o");
+    let pem = master.run(&format!("{view} jsonpath='{{.users[0].user.client-certificate-data}}'"))?.stdout;
     let file = cluster.directory().join("ann.pem");
     fs_err::write(&file, pem.trim())?;
     let script = format!("base64 -d {} | openssl x509 -noout -checkend 7200", file.display());

@@ -104,12 +104,10 @@ impl Stage {
         let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|(there, _)| *there != kind) {
             *current = None;
-            let made = make().map(Arc::new);
-            let first = made.as_ref().err().map(|error| anyhow!("{error:#}"));
-            *current = Some((
-                kind,
-                made.map_err(|_| "the cluster could not be made: see the first scenario that wanted it".to_owned()),
-            ));
+            let cluster = make().map(Arc::new);
+            let first = cluster.as_ref().err().map(|error| anyhow!("{error:#}"));
+            let later = "the cluster could not be made: see the first scenario that wanted it";
+            *current = Some((kind, cluster.map_err(|_| later.to_owned())));
             if let Some(error) = first {
                 return Err(error);
             }
