@@ -101,6 +101,7 @@ impl Step for Etcd {
             }
         }
         service().start(context)?;
+        await_log(context)?;
         announce(context)?;
         promote(context)?;
         if service().readiness(context) == Readiness::Ready {
@@ -168,6 +169,14 @@ fn begin(context: &Context<'_>, wanted: &WantedFile) -> Result<()> {
         context.host.remove(&stamp_path(UNIT))?;
     }
     Ok(())
+}
+
+/// Waits until etcd has written what it goes on from: a unit that waits for others counts as started before that.
+fn await_log(context: &Context<'_>) -> Result<()> {
+    let written = context.host.wait_for("etcd to write its log", SETTLE, AGAIN, || {
+        Ok(if situation::has_data(context)? { Ok(()) } else { Err("`journalctl -u etcd` says why".to_owned()) })
+    });
+    written.exit(Exit::Waiting)
 }
 
 /// Adds this host as a learner; gives the members to start with.

@@ -47,7 +47,7 @@ pub(super) fn of(context: &Context<'_>) -> Result<Situation> {
 }
 
 /// Whether etcd has written anything here that it would go on from. It writes its log first.
-fn has_data(context: &Context<'_>) -> Result<bool> {
+pub(super) fn has_data(context: &Context<'_>) -> Result<bool> {
     let etcd = &context.config.etcd;
     let member = etcd.data_dir.join("member");
     let log = etcd.wal_dir.clone().unwrap_or_else(|| member.join("wal"));

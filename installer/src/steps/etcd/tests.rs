@@ -336,3 +336,21 @@ fn a_plan_on_a_bare_host_asks_nobody() {
     assert!(matches!(scene.check(), Check::Needed(changes) if changes[0].0 == "write /etc/sealift/etcd.env"));
     assert!(!scene.bed.host.fake().commands().iter().any(|line| line.contains("etcdctl")));
 }
+
+#[test]
+fn a_member_is_started_when_it_has_written_its_log() {
+    let scene = Scene::new();
+    scene.founders(&["m1", "m2", "m3"]);
+    let units = std::sync::Arc::clone(&scene.bed.units);
+    let stamp = scene.bed.host.real_path(Path::new("/run/sealift/started/etcd.service"));
+    // Accepted by systemd, and too slow or in vain.
+    scene.bed.host.fake().answer("systemctl --no-block restart etcd.service", move |_| {
+        fs_err::create_dir_all(stamp.parent().unwrap()).unwrap();
+        fs_err::write(&stamp, "digest-1").unwrap();
+        units.lock().unwrap().entry("etcd.service".to_owned()).or_default().active = "active";
+        Reply::ok("")
+    });
+    let error = scene.apply().unwrap_err();
+    assert!(format!("{error:#}").contains("etcd to write its log: not so after 20 s"), "{error:#}");
+    assert_eq!(crate::report::exit_of(&error), crate::report::Exit::Waiting);
+}
