@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::dial::for_all;
 use super::table::Table;
 use super::{Question, api};
 use crate::config::Node;
-use crate::kubeapi::{Client, Credentials};
+use crate::kubeapi::{Client, Credentials, Error};
 
 const KUBELET_PORT: u16 = 10250;
 
@@ -60,7 +60,11 @@ fn kubelet(question: &Question<'_>, node: &Node) -> Result<Option<f64>> {
     let address = SocketAddr::new(node.address, KUBELET_PORT);
     let client = Client::new(address, question.authority()?, Credentials::Anonymous)?.with_limits(question.limits());
     let before = question.host.now();
-    let answer = client.ask("/pods")?;
+    let answer = client.ask("/pods").map_err(|error| match error {
+        // The client only knows API servers.
+        Error::Connect(address, reason) => anyhow!("no answer at {address}: {reason}"),
+        other => other.into(),
+    })?;
     let after = question.host.now();
     ensure!(answer.code == 401, "it answers {} to somebody without a certificate, not 401", answer.code);
     Ok(answer.time.map(|theirs| api::skew(before, after, theirs)))

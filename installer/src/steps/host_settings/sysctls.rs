@@ -215,6 +215,7 @@ mod tests {
             ("0", "0", "0", &[][..]),
             ("2", "1", "1", &[]),
             ("1", "1", "0", &["net.ipv4.conf.all.rp_filter = 2"]),
+            ("1", "0", "0", &["net.ipv4.conf.all.rp_filter = 2"]),
             ("0", "0", "1", &["net.ipv4.conf.all.rp_filter = 2"]),
             ("0", "1", "0", &["net.ipv4.conf.all.rp_filter = 2"]),
         ] {
