@@ -110,8 +110,10 @@ pub(crate) fn the_whole_site_loses_power(stage: &Stage) -> Result<()> {
         host.kill()?;
     }
     let start = Instant::now();
-    for name in ["w2", "m3", "w1", "m1", "m2"] {
-        cluster.host(name)?.power_on()?;
+    let mut order = cluster.hosts();
+    order.sort_by_key(|host| ["w2", "m3", "w1", "m1", "m2"].iter().position(|name| host.name() == *name));
+    for host in order {
+        host.power_on()?;
         settle(Duration::from_secs(3));
     }
     cluster.ready(LONG)?;

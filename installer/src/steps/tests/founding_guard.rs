@@ -80,12 +80,14 @@ fn a_cluster_with_etcd_nodes_of_its_own_needs_its_secrets_made_beforehand() {
 
 #[test]
 fn nobody_founds_a_second_cluster_while_another_master_answers() {
-    let bed = bed(TWO, "m1");
+    let mut bed = bed(TWO, "m1");
+    // An address of its own: the other tests run at the same time.
+    bed.config.nodes[1].address = "127.0.0.10".parse().unwrap();
     assert_eq!(refused(&bed, None, false), "");
     for port in [6443, 2379] {
-        let listener = TcpListener::bind(("127.0.0.9", port)).unwrap();
+        let listener = TcpListener::bind(("127.0.0.10", port)).unwrap();
         let text = refused(&bed, None, false);
-        assert!(text.contains(&format!("answers already: 127.0.0.9:{port}")), "{text}");
+        assert!(text.contains(&format!("answers already: 127.0.0.10:{port}")), "{text}");
         assert!(text.contains("installer join-file --node m1"), "{text}");
         drop(listener);
     }
