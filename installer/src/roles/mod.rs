@@ -76,6 +76,18 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_reaches_the_cluster_before_its_node_is_started() {
+        let every = ["pki", "os-packages", "kernel", "host-settings"];
+        let node = ["containerd", "images", "command-line", "join", "proxy", "kubelet", "kube-proxy", "network"];
+        let worker: Vec<&str> = every.into_iter().chain(node).chain(["health"]).collect();
+        assert_eq!(names(&[Role::Worker]), worker);
+        let member: Vec<&str> = every.into_iter().chain(["etcd", "health"]).collect();
+        assert_eq!(names(&[Role::Etcd]), member);
+        let both = names(&[Role::Etcd, Role::Worker]);
+        assert_eq!(both, every.into_iter().chain(["etcd"]).chain(node).chain(["health"]).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn combined_roles_run_each_step_once() {
         let combined = names(&[Role::Master, Role::Worker, Role::Etcd]);
         let unique: std::collections::BTreeSet<_> = combined.iter().collect();

@@ -523,6 +523,10 @@ fn preflight_asks_nothing_of_an_etcd_host_that_only_a_node_needs() {
     bed.facts.addresses.push(row([10, 244, 0, 9]));
     bed.become_member(&[Role::Etcd]);
     assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
+    assert!(
+        matches!(HostSettings.check(&bed.context()).unwrap(), Check::Skipped(_)),
+        "sets the kernel of an etcd host"
+    );
     bed.put("/var/lib/etcd/member/snap/db", "x");
     assert!(format!("{:#}", Preflight.check(&bed.context()).unwrap_err()).contains("data of another etcd"));
 

@@ -36,6 +36,9 @@ impl Step for HostSettings {
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
+        if !context.roles.run_pods() {
+            return Ok(Check::Skipped("a dedicated etcd member needs nothing of the kernel".to_owned()));
+        }
         let modules = wanted_modules(context)?;
         let coming = modules.with(Presence::Loadable);
         let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &network(context), &coming)?;
