@@ -1,9 +1,12 @@
 //! The text inside a join file: versioned JSON, read strictly. What it does not know, it refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bundle::component::Role;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -99,6 +102,7 @@ impl Join {
             node.roles
         );
         join.check_files(Needs::of(&config, &node))?;
+        join.check_blocks()?;
         Ok(join)
     }
 
@@ -127,6 +131,31 @@ impl Join {
         ensure!(fits, "only the file of an etcd member names the founding members, and it must");
         Ok(())
     }
+
+    /// Each certificate and each key is alone in its file: files are written as they are, and what is pinned and compared is
+    /// the first certificate only.
+    fn check_blocks(&self) -> Result<()> {
+        for (path, text) in &self.files {
+            let label = match Path::new(path).extension().and_then(OsStr::to_str) {
+                Some("crt") => "CERTIFICATE",
+                Some("key") => "PRIVATE KEY",
+                _ => continue,
+            };
+            ensure!(is_one_block(text.expose(), label), "its `{}` is not one PEM block `{label}`", cut(path));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is one PEM block of that label, without headers and with nothing around it.
+fn is_one_block(text: &str, label: &str) -> bool {
+    let text = text.trim_ascii();
+    let body = text.strip_prefix(&format!("-----BEGIN {label}-----\n"));
+    let body = body.and_then(|body| body.strip_suffix(&format!("\n-----END {label}-----")));
+    let base64: Option<String> =
+        body.map(|body| body.chars().filter(|character| !"\r\n".contains(*character)).collect());
+    // A second block, a header and a comment are no base64.
+    base64.is_some_and(|base64| STANDARD.decode(base64).is_ok_and(|bytes| !bytes.is_empty()))
 }
 
 impl Payload {

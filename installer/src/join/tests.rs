@@ -292,6 +292,47 @@ fn a_plain_file_needs_the_pin_of_the_authority_and_is_for_workers_only() {
     assert!(refusal(refused).1.contains("as pinned"));
 }
 
+#[test]
+fn each_certificate_and_key_is_one_block_and_nothing_more() {
+    let (bed, other) = (Bed::new(STACKED), Bed::new(STACKED));
+    let own = bed.join("w1").files["/etc/sealift/pki/ca.crt"].expose().to_owned();
+    let theirs = other.join("w1").files["/etc/sealift/pki/ca.crt"].expose();
+    let key = bed.join("m1").files["/etc/sealift/pki/ca.key"].expose().to_owned();
+    let with = |node: &str, path: &str, content: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(&text(bed.join(node))).unwrap();
+        value["files"][path] = content.into();
+        value.to_string()
+    };
+    // The pin is that of the first certificate: whoever appends his own must not get through with it.
+    let pin = Inspection::of_pem(&own).unwrap().public_key_pin().to_string();
+    let pinned = |text: &str| bed.open(text.as_bytes(), |source| source.ca_pin = Some(pin.clone()));
+    let certificate = |content: &str| with("w1", "/etc/sealift/pki/ca.crt", content);
+    assert_eq!(pinned(&certificate(&own)).unwrap().node, "w1");
+    let inner = own.replacen('\n', "\nProc-Type: 4,ENCRYPTED\n\n", 1);
+    let empty = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".to_owned();
+    for content in [
+        format!("{own}{theirs}"),
+        format!("{theirs}{own}"),
+        format!("{}{theirs}", own.trim_end()),
+        format!("a comment\n{own}"),
+        format!("{own}a comment\n"),
+        format!("{own}{key}"),
+        own.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
+        inner,
+        empty,
+        key.clone(),
+        String::new(),
+    ] {
+        let (exit, said) = refusal(pinned(&certificate(&content)));
+        assert!(exit == Exit::Usage && said.contains("is not one PEM block `CERTIFICATE`"), "{content}: {said}");
+    }
+    for content in [format!("{key}{key}"), format!("{key}{own}"), own.clone(), key.replace("PRIVATE", "EC PRIVATE")] {
+        let (exit, said) = refusal(bed.open_text(&with("m1", "/etc/sealift/pki/ca.key", &content)));
+        assert!(exit == Exit::Usage && said.contains("is not one PEM block `PRIVATE KEY`"), "{said}");
+        assert!(!said.contains("BEGIN"), "no key in a message: {said}");
+    }
+}
+
 type Change = &'static dyn Fn(&mut serde_json::Value);
 
 #[test]
