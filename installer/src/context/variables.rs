@@ -40,6 +40,7 @@ pub fn variables(config: &ClusterConfig, node: &Node, facts: &Facts, images: &[I
             "cpus": facts.cpus,
             "memory_mib": facts.memory_mib,
         },
+        "network": {"plugin": config.network.plugin.name()},
         "masters": config.masters().map(host).collect::<Vec<_>>(),
         "etcd_members": members.iter().map(|member| host(member)).collect::<Vec<_>>(),
         "etcd": {

@@ -9,7 +9,7 @@ use crate::steps::{
 /// Its own steps, then those of every node.
 pub(super) fn steps() -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = vec![
-        Box::new(containerd::step()),
+        Box::new(containerd::Containerd),
         Box::new(images::Images),
         Box::new(etcd::Etcd),
         Box::new(kube_apiserver::step()),

@@ -6,7 +6,7 @@ use crate::steps::{command_line, containerd, images, join, kube_proxy, kubelet, 
 /// Its steps.
 pub(super) fn steps() -> Vec<Box<dyn Step>> {
     vec![
-        Box::new(containerd::step()),
+        Box::new(containerd::Containerd),
         Box::new(images::Images),
         Box::new(command_line::CommandLine),
         Box::new(join::Join::default()),

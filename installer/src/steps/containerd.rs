@@ -1,25 +1,65 @@
-//! containerd, the container runtime.
+//! containerd, the container runtime, and the programs that it runs for a network plugin that is an addon.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::cni_programs;
 use super::service::{Readiness, Service, UnitText, nothing_before};
 use crate::context::{CURRENT, Context};
 use crate::host::Command;
+use crate::step::{Check, Step, Target};
 
 /// The step.
-pub fn step() -> Service {
-    Service {
-        name: "containerd",
-        title: "Start containerd",
-        unit: "containerd.service",
-        text: UnitText::Component("containerd"),
-        deadline: Duration::from_secs(60),
-        probe: answers,
-        before_start: nothing_before,
-        hint: "`journalctl -u containerd` says more; its snapshotter needs a file system that overlayfs can lie on",
+#[derive(Clone, Copy, Debug)]
+pub struct Containerd;
+
+pub(super) const SERVICE: Service = Service {
+    name: "containerd",
+    title: "Start containerd",
+    unit: "containerd.service",
+    text: UnitText::Component("containerd"),
+    deadline: Duration::from_secs(60),
+    probe: answers,
+    before_start: nothing_before,
+    hint: "`journalctl -u containerd` says more; its snapshotter needs a file system that overlayfs can lie on",
+};
+
+impl Step for Containerd {
+    fn name(&self) -> &'static str {
+        SERVICE.name
+    }
+
+    fn title(&self) -> &'static str {
+        SERVICE.title
+    }
+
+    fn touches(&self, context: &Context<'_>) -> Result<Vec<Target>> {
+        let mut targets = SERVICE.touches(context)?;
+        targets.extend(cni_programs::touches(context));
+        Ok(targets)
+    }
+
+    fn check(&self, context: &Context<'_>) -> Result<Check> {
+        let mut changes = cni_programs::changes(context)?;
+        Ok(match SERVICE.check(context)? {
+            Check::Needed(more) => {
+                changes.extend(more);
+                Check::Needed(changes)
+            }
+            check if changes.is_empty() => check,
+            _ => Check::Needed(changes),
+        })
+    }
+
+    fn apply(&self, context: &Context<'_>) -> Result<()> {
+        cni_programs::make(context)?;
+        SERVICE.start(context)
+    }
+
+    fn undo(&self, context: &Context<'_>) -> Result<()> {
+        SERVICE.stop(context)
     }
 }
 

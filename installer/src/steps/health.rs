@@ -61,7 +61,7 @@ fn services(context: &Context<'_>) -> Vec<Service> {
         ]);
     }
     if roles.run_pods() {
-        services.extend([containerd::step(), proxy::SERVICE, kubelet::step(), kube_proxy::step(), network::settled()]);
+        services.extend([containerd::SERVICE, proxy::SERVICE, kubelet::step(), kube_proxy::step(), network::settled()]);
     }
     services
 }

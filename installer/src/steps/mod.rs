@@ -4,6 +4,7 @@ pub mod addons;
 pub mod api;
 pub mod approver;
 pub mod bootstrap;
+pub mod cni_programs;
 pub mod command_line;
 pub mod containerd;
 pub mod etcd;

@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::command_line::CommandLine;
+use super::containerd::Containerd;
 use super::host_settings::HostSettings;
 use super::images::Images;
 use super::pki::Pki;
@@ -25,7 +26,7 @@ use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::{Host, Reply};
 use crate::report::{Exit, exit_of};
-use crate::step::{Check, Step};
+use crate::step::{Check, Step, Target};
 
 mod founding_guard;
 
@@ -597,4 +598,30 @@ fn kube_proxys_rules_of_a_former_mode_are_taken_away_once() {
     for _ in 0..2 {
         assert!(format!("{:#}", start("ipvs").unwrap_err()).contains("iptables is busy"));
     }
+}
+
+#[test]
+fn an_addon_as_network_finds_the_programs_of_the_bundle_beside_its_own() {
+    let mut bed = Bed::new();
+    bed.desired = generation("containerd", "containerd.service", UNIT, "digest-1");
+    bed.host.fake().on(
+        "/opt/sealift/current/containerd/bin/ctr --namespace=k8s.io plugins list",
+        Reply::ok("TYPE ID PLATFORMS STATUS\nio.containerd.grpc.v1 cri linux/amd64 ok\n"),
+    );
+    let cni = bed.components.iter_mut().find(|component| component.name.as_str() == "cni").unwrap();
+    cni.programs = ["bin/bridge", "bin/loopback"].map(|path| path.parse().unwrap()).into();
+    let links = |bed: &Bed| bed.changes(&Containerd).into_iter().filter(|line| line.contains("/opt/cni")).count();
+    assert_eq!(links(&bed), 0, "the built-in bridge needs none");
+
+    bed.config.network.plugin = crate::config::Plugin::Flannel;
+    bed.put("/opt/cni/bin/loopback", "somebody's");
+    assert_eq!(links(&bed), 1);
+    let targets = Containerd.touches(&bed.context()).unwrap();
+    assert!(targets.contains(&Target::File("/opt/cni/bin/bridge".into())), "{targets:?}");
+    Containerd.apply(&bed.context()).unwrap();
+    assert_eq!(bed.changes(&Containerd), Vec::<String>::new());
+    let target = bed.host.link_target(Path::new("/opt/cni/bin/bridge")).unwrap().unwrap();
+    assert_eq!(target, Path::new("/opt/sealift/current/cni/bin/bridge"));
+    assert_eq!(bed.host.entry(Path::new("/opt/cni/bin")).unwrap().unwrap().mode, 0o755);
+    assert_eq!(bed.host.read_text(Path::new("/opt/cni/bin/loopback")).unwrap().unwrap(), "somebody's");
 }

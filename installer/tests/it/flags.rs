@@ -29,7 +29,7 @@ fn shapes() -> Vec<Shape> {
     for roles in [&[Role::Master][..], &[Role::Master, Role::Worker], &[Role::Worker], &[Role::Etcd]] {
         for (cgroup, container) in [(Cgroup::V1, false), (Cgroup::V1, true), (Cgroup::V2, false)] {
             for packets in [Packets::Iptables, Packets::Ipvs, Packets::Nftables] {
-                shapes.push(Shape { roles, cgroup, packets, container });
+                shapes.push(Shape { roles, cgroup, packets, container, plugin: "bridge" });
             }
         }
     }

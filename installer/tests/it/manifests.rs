@@ -61,6 +61,8 @@ pub(crate) struct Shape {
     pub(crate) packets: Packets,
     /// A container: limits are capped, sysctls belong to somebody else.
     pub(crate) container: bool,
+    /// As written in `cluster.toml`.
+    pub(crate) plugin: &'static str,
 }
 
 /// What a host can do for services.
@@ -193,9 +195,10 @@ fn config(shape: Shape) -> ClusterConfig {
     let wal = if shape.container { "wal_dir = \"/srv/wal\"" } else { "" };
     let roles: Vec<&str> = shape.roles.iter().map(|role| role_name(*role)).collect();
     let text = format!(
-        "[cluster]\nname = \"example\"\n[etcd]\n{wal}\n\
+        "[cluster]\nname = \"example\"\n[etcd]\n{wal}\n[network]\nplugin = \"{}\"\n\
          [[node]]\nname = \"m1\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n\
-         [[node]]\nname = \"n1\"\naddress = \"192.0.2.2\"\nroles = {roles:?}\n"
+         [[node]]\nname = \"n1\"\naddress = \"192.0.2.2\"\nroles = {roles:?}\n",
+        shape.plugin
     );
     ClusterConfig::parse(&text, Path::new("cluster.toml")).unwrap()
 }

@@ -19,7 +19,13 @@ fn texts(set: manifests::Set, shape: Shape) -> BTreeMap<String, String> {
 
 #[test]
 fn kubernetes_1_20_on_a_container_with_cgroups_v1() {
-    let shape = Shape { roles: &[Role::Master], cgroup: Cgroup::V1, packets: Packets::Iptables, container: true };
+    let shape = Shape {
+        roles: &[Role::Master],
+        cgroup: Cgroup::V1,
+        packets: Packets::Iptables,
+        container: true,
+        plugin: "bridge",
+    };
     for (component, text) in texts(SETS[0], shape) {
         insta::assert_snapshot!(format!("1.20-{component}"), text);
     }
@@ -27,8 +33,35 @@ fn kubernetes_1_20_on_a_container_with_cgroups_v1() {
 
 #[test]
 fn kubernetes_1_37_on_a_machine_with_cgroups_v2() {
-    let shape = Shape { roles: &[Role::Master], cgroup: Cgroup::V2, packets: Packets::Nftables, container: false };
+    let shape = Shape {
+        roles: &[Role::Master],
+        cgroup: Cgroup::V2,
+        packets: Packets::Nftables,
+        container: false,
+        plugin: "bridge",
+    };
     for (component, text) in texts(SETS[5], shape) {
         insta::assert_snapshot!(format!("1.37-{component}"), text);
+    }
+}
+
+#[test]
+fn containerd_looks_where_an_addon_puts_its_programs() {
+    let texts = |set, plugin| {
+        let (roles, cgroup, packets) = (&[Role::Worker], Cgroup::V2, Packets::Iptables);
+        texts(set, Shape { roles, cgroup, packets, container: false, plugin }).remove("containerd").unwrap()
+    };
+    for set in SETS {
+        for plugin in ["flannel", "calico"] {
+            let text = texts(set, plugin);
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("bin_dir")).collect();
+            assert!(
+                matches!(lines[..], [r#"bin_dir = "/opt/cni/bin""# | r#"bin_dirs = ["/opt/cni/bin"]"#]),
+                "{lines:?}"
+            );
+        }
+        for plugin in ["bridge", "none"] {
+            assert!(texts(set, plugin).contains("\"/opt/sealift/current/cni/bin\""), "{plugin}");
+        }
     }
 }

@@ -8,14 +8,13 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::super::api;
+use super::super::{api, cni_programs};
 use crate::cluster::ensure::Difference;
 use crate::config::ClusterConfig;
 use crate::context::Context;
 use crate::kubeapi::Client;
 
-/// Where an addon that is a network plugin puts its programs, and its network for containerd.
-const CNI_BIN: &str = "/opt/cni/bin";
+/// Where an addon that is a network plugin puts its network for containerd.
 const CNI_CONF: &str = "/etc/cni/net.d";
 const COLLECTION: &str = "/api/v1/namespaces/kube-system/configmaps";
 const NAME: &str = "sealift-addons";
@@ -88,7 +87,7 @@ impl Values {
             "cluster.dns_ip" => config.dns_ip().to_string(),
             "cluster.interface" => config.common_interface().unwrap_or_default().to_owned(),
             "cluster.resolvers" => self.resolvers.clone(),
-            "cni.bin_dir" => CNI_BIN.to_owned(),
+            "cni.bin_dir" => cni_programs::DIRECTORY.to_owned(),
             "cni.conf_dir" => CNI_CONF.to_owned(),
             "proxy.address" => "127.0.0.1".to_owned(),
             "proxy.port" => api::PROXY_PORT.to_string(),
