@@ -24,6 +24,8 @@ pub(crate) fn a_worker_joins_with_a_plain_file_and_a_pin(stage: &Stage) -> Resul
     let cluster = stage.small()?;
     let (master, worker) = (cluster.host("m1")?, cluster.host("w1")?);
     let path = "/root/plain.join";
+    // The scenario before this one may have stopped the API server for a moment.
+    wait::until("the API server to be ready", SETTLED, || cluster.kubectl("get --raw /readyz"))?;
     let said = master.run(&format!("{INSTALLER} join-file --node w1 --plain --output {path}"))?;
     let text = said.stdout + &said.stderr;
     let pin =
