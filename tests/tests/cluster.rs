@@ -87,9 +87,13 @@ fn main() -> Result<()> {
         let stage = stage.clone();
         Trial::test(name, move || {
             let start = std::time::Instant::now();
-            let result = scenario(&stage).map_err(|error| format!("{error:#}").into());
+            let result = scenario(&stage);
             say(format_args!("figure: {name}: {} in all", seconds(start.elapsed())));
-            result
+            if let Err(error) = &result {
+                // At once: the suite goes on for a long time.
+                say(format_args!("{error:#}"));
+            }
+            result.map_err(|error| format!("{error:#}").into())
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
