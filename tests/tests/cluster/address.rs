@@ -39,6 +39,18 @@ fn remember(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Waits until every other host's proxy knows the address that a master will have: before that, the master would move unannounced.
+fn heard(cluster: &Cluster, name: &str, new: &str) -> Result<()> {
+    for host in cluster.hosts().iter().filter(|host| host.name() != name) {
+        e2e::wait::until("the announcement to be heard", SETTLED, || {
+            let text = fs_err::read_to_string(host.file("/var/lib/sealift/agent/backends.conf"))?;
+            ensure!(text.contains(&format!("{new}:")), "{}: {text}", host.name());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 /// First the cluster is told, then the host gets its address and boots.
 pub(crate) fn one_of_three_announced(stage: &Stage) -> Result<()> {
     let cluster = stage.five()?;
@@ -47,6 +59,7 @@ pub(crate) fn one_of_three_announced(stage: &Stage) -> Result<()> {
     let host = cluster.host("m3")?;
     let old = host.address().to_string();
     cluster.host("m2")?.run(&format!("{INSTALLER} node set-address m3 {}", cluster.bed().address(43)))?;
+    heard(&cluster, "m3", "10.77.0.43")?;
     host.set_address(43, When::NextBoot)?;
     host.kill()?;
     host.power_on()?;
@@ -73,6 +86,7 @@ pub(crate) fn the_only_master_announced(stage: &Stage) -> Result<()> {
     let host = cluster.host("m1")?;
     let old = host.address().to_string();
     host.run(&format!("{INSTALLER} node set-address m1 {}", cluster.bed().address(41)))?;
+    heard(&cluster, "m1", "10.77.0.41")?;
     host.set_address(41, When::NextBoot)?;
     host.kill()?;
     host.power_on()?;
@@ -90,6 +104,8 @@ pub(crate) fn the_only_master_noticed(stage: &Stage) -> Result<()> {
     host.power_on()?;
     host.run(&format!("{INSTALLER} node set-address m1 {}", cluster.bed().address(51)))?;
     host.run(&format!("{INSTALLER} refresh --wait 10m"))?;
+    // Nobody told the worker where to ask.
+    cluster.host("w1")?.run(&format!("{INSTALLER} refresh --from {} --wait 10m", cluster.bed().address(51)))?;
     followed(&cluster, "m1", &old, &["m1"])
 }
 
