@@ -54,6 +54,8 @@ pub struct Context<'a> {
     pub installer: Digest,
     /// The opened join file, when this run was given one.
     pub join: Option<&'a Join>,
+    /// Whether this run, or the pending one that it goes on with, was given a join file: then it founds no cluster.
+    pub joined: bool,
     /// Whether the operator said `--init`: found a new cluster here.
     pub init: bool,
     /// How long the run waits for other hosts before it ends with exit code 6.

@@ -37,6 +37,9 @@ pub struct Inputs {
     pub roles: String,
     /// Digest of the installer program.
     pub installer: Digest,
+    /// It was given a join file: whatever goes on with it must not found a cluster. Absent from records of older versions.
+    #[serde(default)]
+    pub joined: bool,
 }
 
 impl Inputs {
@@ -47,6 +50,8 @@ impl Inputs {
             ("cluster config", self.config != other.config),
             ("roles", self.roles != other.roles),
             ("installer", self.installer != other.installer),
+            // One may be given later, and need not be given again: who goes on takes this over.
+            ("join file", self.joined && !other.joined),
         ];
         pairs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
@@ -143,6 +148,11 @@ impl<'a> Journal<'a> {
             }
         }
         pending
+    }
+
+    /// Whether a run that has not ended was given a join file.
+    pub fn joined(&self) -> bool {
+        self.pending().is_some_and(|pending| pending.inputs.joined)
     }
 
     /// What the last run was asked for, whether it has ended or not.

@@ -20,7 +20,8 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::under(directory.path());
         let digest = Digest::of(b"x");
-        let inputs = Inputs { index: digest, config: digest, roles: "worker".to_owned(), installer: digest };
+        let inputs =
+            Inputs { index: digest, config: digest, roles: "worker".to_owned(), installer: digest, joined: false };
         Journal::read(&host).unwrap().begin(&inputs, "[cluster]").unwrap();
         let active = Arc::new(Mutex::new("inactive"));
         let (shown, stopped, started) = (Arc::clone(&active), Arc::clone(&active), Arc::clone(&active));

@@ -52,6 +52,7 @@ impl Again {
             text: self.config.clone(),
             roles: self.roles,
             join: None,
+            joined: journal.joined(),
             init: false,
             patience: self.patience,
         };

@@ -67,6 +67,7 @@ pub(super) struct Prepared {
     pub(super) desired: Generation,
     pub(super) installer: Digest,
     join: Option<Join>,
+    joined: bool,
     init: bool,
     patience: Duration,
     /// Title of the bundle, for people.
@@ -86,6 +87,8 @@ pub(super) struct Asked {
     pub(super) roles: Option<Roles>,
     /// The opened join file.
     pub(super) join: Option<Join>,
+    /// This run, or the pending one that it goes on with, was given a join file.
+    pub(super) joined: bool,
     /// Found a new cluster here.
     pub(super) init: bool,
     /// How long to wait for other hosts.
@@ -129,7 +132,8 @@ impl Asked {
         let config = ClusterConfig::parse(&text, &path).exit(Exit::Usage)?;
         let roles = &arguments.roles;
         let roles = (!roles.is_empty()).then(|| Roles::new(roles.iter().copied()));
-        Ok(Self { config, text, roles, join, init: arguments.init, patience: arguments.wait })
+        let joined = join.is_some() || (!arguments.abandon && Journal::read(host)?.joined());
+        Ok(Self { config, text, roles, join, joined, init: arguments.init, patience: arguments.wait })
     }
 }
 
@@ -169,7 +173,7 @@ impl Prepared {
 
     /// From what a host already has.
     pub(super) fn new(host: &Host, asked: Asked, facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
-        let Asked { config, text: config_text, roles, join, init, patience } = asked;
+        let Asked { config, text: config_text, roles, join, joined, init, patience } = asked;
         let Origin { title, index } = origin;
         let node = this_node(&config, &facts)?.clone();
         let roles = match roles {
@@ -192,6 +196,7 @@ impl Prepared {
             desired,
             installer,
             join,
+            joined,
             init,
             patience,
             title,
@@ -213,6 +218,7 @@ impl Prepared {
             desired: &self.desired,
             installer: self.installer,
             join: self.join.as_ref(),
+            joined: self.joined,
             init: self.init,
             patience: self.patience,
             step: "",
@@ -226,6 +232,7 @@ impl Prepared {
             config: self.config.digest,
             roles: self.roles.to_string(),
             installer: self.installer,
+            joined: self.joined,
         }
     }
 }

@@ -76,13 +76,14 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         desired: &desired,
         installer: Digest::of(b"x"),
         join: None,
+        joined: false,
         init: false,
         patience: std::time::Duration::from_secs(5),
         step: "",
     };
     let log = Log::new(&host);
     let digest = Digest::of(b"x");
-    let inputs = Inputs { index: digest, config: digest, roles: "master".to_owned(), installer: digest };
+    let inputs = Inputs { index: digest, config: digest, roles: "master".to_owned(), installer: digest, joined: false };
     let mut record = Record { journal: Journal::read(&host).unwrap(), inputs, config: CLUSTER.to_owned(), log: &log };
     let mut summary = Summary::default();
     let numbering = Numbering { before: 0, total: steps.len() };

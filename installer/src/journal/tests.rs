@@ -6,6 +6,7 @@ fn inputs(bundle: &str) -> Inputs {
         config: Digest::of(b"config"),
         roles: "master".to_owned(),
         installer: Digest::of(b"installer"),
+        joined: false,
     }
 }
 
@@ -65,6 +66,26 @@ fn a_pending_run_is_bound_to_its_inputs() {
     assert!(error.contains("another bundle, another roles"), "{error}");
     journal.end().unwrap();
     Journal::read(&host).unwrap().require(&other).unwrap();
+}
+
+#[test]
+fn a_run_that_was_given_a_join_file_stays_one_until_it_ends() {
+    let (_dir, host) = host();
+    let mut journal = begun(&host);
+    assert!(!journal.joined());
+    let joined = Inputs { joined: true, ..inputs("a") };
+    journal.require(&joined).unwrap();
+    journal.begin(&joined, "[cluster]").unwrap();
+    let mut journal = Journal::read(&host).unwrap();
+    assert!(journal.joined());
+    journal.require(&joined).unwrap();
+    assert!(journal.require(&inputs("a")).unwrap_err().to_string().contains("another join file"));
+    journal.end().unwrap();
+    assert!(!Journal::read(&host).unwrap().joined());
+    // What older versions wrote.
+    let mut old = serde_json::to_value(inputs("a")).unwrap();
+    old.as_object_mut().unwrap().remove("joined");
+    assert_eq!(serde_json::from_value::<Inputs>(old).unwrap(), inputs("a"));
 }
 
 #[test]

@@ -21,7 +21,8 @@ fn origin<'a>(context: &Context<'a>) -> Result<Origin<'a>> {
     if let Some(join) = context.join {
         return Ok(Origin::Join(join));
     }
-    let founds = may_found(context.config, context.node, context.init) && Founding::read(context.host)?.is_none();
+    let may = !context.joined && may_found(context.config, context.node, context.init);
+    let founds = may && Founding::read(context.host)?.is_none();
     Ok(if founds { Origin::Found } else { Origin::Host })
 }
 

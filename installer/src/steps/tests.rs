@@ -141,6 +141,7 @@ impl Bed {
             desired: &self.desired,
             installer: Digest::of(b"installer"),
             join: None,
+            joined: false,
             init: false,
             patience: std::time::Duration::ZERO,
             step: "test",

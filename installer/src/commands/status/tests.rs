@@ -20,7 +20,7 @@ fn host(roles: &str) -> (tempfile::TempDir, Host) {
     host.write(Path::new("/etc/sealift/cluster.toml"), CONFIG.as_bytes(), 0o644).unwrap();
     host.symlink(Path::new(CURRENT), Path::new("generations/1")).unwrap();
     let digest = Digest::of(b"x");
-    let inputs = Inputs { index: digest, config: digest, roles: roles.to_owned(), installer: digest };
+    let inputs = Inputs { index: digest, config: digest, roles: roles.to_owned(), installer: digest, joined: false };
     Journal::read(&host).unwrap().begin(&inputs, CONFIG).unwrap();
     (directory, host)
 }

@@ -101,6 +101,10 @@ fn founds(context: &Context<'_>) -> Result<Option<Finding>> {
     if has_joined(context)? {
         return refused("certificates, but no founding", format!("restore `{PATH}`, or `installer reset`"));
     }
+    if context.joined {
+        let found = "none: the run has not ended, it was given a join file, and has not taken it in";
+        return refused(found, "give the whole command with `--join FILE` again".to_owned());
+    }
     if may_found(context.config, node, context.init) && context.roles.master() {
         let answering = answering(&others(context));
         let Some(one) = answering.first() else { return Ok(None) };

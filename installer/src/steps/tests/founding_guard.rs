@@ -94,6 +94,26 @@ fn nobody_founds_a_second_cluster_while_another_master_answers() {
 }
 
 #[test]
+fn a_run_that_began_with_a_join_file_founds_nothing_when_it_goes_on_without() {
+    let bed = bed(TWO, "m1");
+    for init in [false, true] {
+        let context = Context { joined: true, init, ..bed.context() };
+        let text = format!("{:#}", Preflight.check(&context).expect_err("preflight lets it found a cluster"));
+        assert!(text.contains("it was given a join file") && text.contains("with `--join FILE` again"), "{text}");
+        assert!(Pki.check(&context).is_err(), "the pki step would found a cluster");
+        assert!(Pki.apply(&context).is_err() && !bed.host.exists(Path::new("/etc/sealift/pki/ca.crt")).unwrap());
+    }
+    // With its file it goes on; and what it has taken in it needs no more.
+    let join = joins(TWO, &bed).into_iter().find(|join| join.node == "m1").unwrap();
+    let context = Context { join: Some(&join), joined: true, ..bed.context() };
+    Preflight.check(&context).unwrap();
+    Pki.apply(&context).unwrap();
+    let context = Context { joined: true, ..bed.context() };
+    Preflight.check(&context).unwrap();
+    assert_eq!(Pki.check(&context).unwrap(), Check::Done);
+}
+
+#[test]
 fn a_host_that_has_its_secrets_needs_no_file_and_founds_nothing_else() {
     let bed = bed(TWO, "w1");
     let join = joins(TWO, &bed).into_iter().find(|join| join.node == "w1").unwrap();
