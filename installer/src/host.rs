@@ -12,6 +12,7 @@ mod kernel;
 mod network;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -11,7 +11,7 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use super::Host;
 
 /// As many links as the kernel follows on one way.
-const MAX_LINKS: usize = 40;
+pub(super) const MAX_LINKS: usize = 40;
 
 /// What a path is, without following a link at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Entry {
     }
 }
 
-fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -281,17 +281,6 @@ impl Host {
         self.sync_dir(split(path)?.0)
     }
 
-    /// Removes a file or a whole directory; fine when there is none. Links are removed, never followed.
-    pub fn remove_tree(&self, path: &Path) -> Result<()> {
-        match self.entry(path)? {
-            Some(Entry { kind: FileKind::Directory, .. }) => {}
-            _ => return self.remove(path),
-        }
-        self.operation("remove", path)?;
-        absent(fs_err::remove_dir_all(self.real_path(path)))?;
-        self.sync_dir(split(path)?.0)
-    }
-
     /// Makes sure that a file exists (0600 or the like from its first byte) and that `bytes` of disk are set aside for it,
     /// where the file system can do that. Its length does not change.
     pub fn reserve(&self, path: &Path, mode: u32, bytes: u64) -> Result<()> {
@@ -405,12 +394,12 @@ impl Host {
 }
 
 /// The parts of a path, last first: a stack of what is still to be walked.
-fn push_reversed(left: &mut Vec<OsString>, path: &Path) {
+pub(super) fn push_reversed(left: &mut Vec<OsString>, path: &Path) {
     let parts = path.components().rev().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
     left.extend(parts.map(|part| part.as_os_str().to_owned()));
 }
 
-fn split(path: &Path) -> Result<(&Path, &str)> {
+pub(super) fn split(path: &Path) -> Result<(&Path, &str)> {
     match (path.parent(), path.file_name().and_then(OsStr::to_str)) {
         (Some(parent), Some(name)) => Ok((parent, name)),
         _ => bail!("`{}` does not name a file", path.display()),

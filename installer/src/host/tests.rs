@@ -81,6 +81,34 @@ fn removing_a_tree_does_not_follow_links() {
 }
 
 #[test]
+fn a_path_leads_where_its_links_lead() {
+    let (_dir, host) = host();
+    host.symlink(Path::new("/var"), Path::new("big/./var")).unwrap();
+    host.create_dir(Path::new("/big/var/lib"), 0o755).unwrap();
+    host.symlink(Path::new("/big/var/lib/etcd"), Path::new("../../fast/etcd")).unwrap();
+    host.symlink(Path::new("/loop"), Path::new("loop")).unwrap();
+    for (path, real) in [
+        ("/var/lib/etcd/member", "/big/fast/etcd/member"),
+        ("/var/lib/x", "/big/var/lib/x"),
+        ("/a/b", "/a/b"),
+        ("/", "/"),
+    ] {
+        assert_eq!(host.resolve(Path::new(path)).unwrap(), Path::new(real), "{path}");
+    }
+    assert!(host.resolve(Path::new("/loop")).is_err());
+}
+
+/// Reads only: the kernel's own file systems are mounted below `/` everywhere.
+#[test]
+fn a_tree_ends_where_another_file_system_is_mounted() {
+    let (dir, host) = host();
+    host.write(Path::new("/tree/a/b"), b"x", 0o644).unwrap();
+    assert_eq!(super::tree::on_other_device(dir.path()).unwrap(), None);
+    let other = super::tree::on_other_device(Path::new("/dev")).unwrap();
+    assert!(other.is_some_and(|other| other.starts_with("/dev")), "/dev/pts at least");
+}
+
+#[test]
 fn commands_have_a_clean_environment_and_errors_carry_stderr() {
     let host = Host::real();
     let environment = host.run(&Command::new("env").env("ONE", "1")).unwrap().text();

@@ -31,9 +31,9 @@ impl Reset<'_> {
         }
         let mounts = Mounts::read(host)?;
         for path in [RUN, ETC, HOME, STATE] {
-            mounts.require_none_below(Path::new(path))?;
+            mounts.require_none_below(host, Path::new(path))?;
         }
-        host.remove_tree(Path::new(RUN))?;
+        whole(host, RUN)?;
         all_but(host, ETC, is_trust)?;
         if !found && host.list(Path::new(ETC))?.is_empty() {
             host.remove(Path::new(ETC))?;
@@ -41,8 +41,8 @@ impl Reset<'_> {
         all_but(host, HOME, |name| INSTALLER.contains(&name))?;
         all_but(host, STATE, |kept| [journal::PATH, lock::PATH].map(name).contains(&kept))?;
         host.remove(Path::new(journal::PATH))?;
-        host.remove_tree(Path::new(HOME))?;
-        host.remove_tree(Path::new(STATE))?;
+        whole(host, HOME)?;
+        whole(host, STATE)?;
         Ok(done)
     }
 }
@@ -54,6 +54,12 @@ pub(super) fn is_trust(entry: &str) -> bool {
 
 fn name(path: &'static str) -> &'static str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A directory, and the link by which the operator put it on another disk.
+fn whole(host: &Host, directory: &str) -> Result<()> {
+    host.remove_tree(&host.resolve(Path::new(directory))?)?;
+    host.remove(Path::new(directory))
 }
 
 fn all_but(host: &Host, directory: &str, kept: impl Fn(&str) -> bool) -> Result<()> {

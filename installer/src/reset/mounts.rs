@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 
-use super::places::resolve;
 use crate::host::{Host, mount_point};
 use crate::report::Explain as _;
 
@@ -25,14 +24,16 @@ impl Mounts {
         Ok(Self(text.lines().filter_map(mount_point).collect()))
     }
 
-    /// Whether something is mounted exactly there.
-    pub(super) fn is_mounted(&self, path: &Path) -> bool {
-        self.0.iter().any(|mount| mount == path)
+    /// Whether something is mounted exactly there. The kernel knows mount points by their real paths.
+    pub(super) fn is_mounted(&self, host: &Host, path: &Path) -> Result<bool> {
+        let path = host.resolve(path)?;
+        Ok(self.0.contains(&path))
     }
 
-    /// Refuses to delete a tree with a mount at its top or in it.
-    pub(super) fn require_none_below(&self, path: &Path) -> Result<()> {
-        match self.0.iter().find(|mount| mount.starts_with(path)) {
+    /// Refuses to delete a tree with a mount at its top or in it, wherever links lead to it.
+    pub(super) fn require_none_below(&self, host: &Host, path: &Path) -> Result<()> {
+        let path = host.resolve(path)?;
+        match self.0.iter().find(|mount| mount.starts_with(&path)) {
             None => Ok(()),
             Some(mount) => Err(anyhow!("`{}` is still mounted: nothing is deleted there", mount.display()))
                 .hint(format!("`umount {}`, then run `installer reset` again", mount.display())),
@@ -59,10 +60,11 @@ pub(super) fn unmount(host: &Host) -> Result<Vec<String>> {
 }
 
 fn ours(host: &Host) -> Result<Vec<PathBuf>> {
-    let above = ABOVE.iter().map(|path| resolve(host, Path::new(path))).collect::<Result<Vec<_>>>()?;
+    let above = ABOVE.iter().map(|path| host.resolve(Path::new(path))).collect::<Result<Vec<_>>>()?;
+    let namespaces = host.resolve(Path::new(NAMESPACES))?;
     let is_ours = |mount: &Path| {
         above.iter().any(|above| mount != above && mount.starts_with(above))
-            || mount.strip_prefix(NAMESPACES).is_ok_and(|name| name.to_string_lossy().starts_with(NAMESPACE_PREFIX))
+            || mount.strip_prefix(&namespaces).is_ok_and(|name| name.to_string_lossy().starts_with(NAMESPACE_PREFIX))
     };
     Ok(Mounts::read(host)?.0.into_iter().filter(|mount| is_ours(mount)).collect())
 }
@@ -97,7 +99,7 @@ mod tests {
         host.write(Path::new("/proc/self/mountinfo"), TABLE.as_bytes(), 0o644).unwrap();
         host.write(Path::new("/run/netns/cni-1"), b"", 0o644).unwrap();
         let mounts = Mounts::read(&host).unwrap();
-        let error = mounts.require_none_below(Path::new("/var/lib/kubelet/pods")).unwrap_err().to_string();
+        let error = mounts.require_none_below(&host, Path::new("/var/lib/kubelet/pods")).unwrap_err().to_string();
         assert!(error.contains("/volumes/x y` is still mounted"), "{error}");
         let done = unmount(&host).unwrap();
         assert_eq!(done[0], "unmount /run/netns/cni-1", "last mounted first");
@@ -105,7 +107,23 @@ mod tests {
         assert!(!host.exists(Path::new("/run/netns/cni-1")).unwrap());
         let left = Mounts::read(&host).unwrap();
         for kept in ["/", "/var/lib/kubelet", "/run/netns/theirs", "/var/lib/etcd"] {
-            assert!(left.is_mounted(Path::new(kept)), "{kept}");
+            assert!(left.is_mounted(&host, Path::new(kept)).unwrap(), "{kept}");
         }
+    }
+
+    /// `/var` on another disk, by a link: the kernel writes the real paths.
+    #[test]
+    fn mounts_are_found_behind_links_anywhere_on_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::under(dir.path());
+        host.symlink(Path::new("/var"), Path::new("big/var")).unwrap();
+        host.create_dir(Path::new("/big/var/lib/kubelet/pods/a"), 0o755).unwrap();
+        let table = "22 1 8:1 / / rw - ext4 a rw\n41 22 0:50 / /big/var/lib/kubelet/pods/a rw - nfs b rw\n";
+        host.write(Path::new("/proc/self/mountinfo"), table.as_bytes(), 0o644).unwrap();
+        let mounts = Mounts::read(&host).unwrap();
+        assert!(mounts.is_mounted(&host, Path::new("/var/lib/kubelet/pods/a")).unwrap());
+        mounts.require_none_below(&host, Path::new("/var/lib/kubelet")).unwrap_err();
+        mounts.require_none_below(&host, Path::new("/var/lib/containerd")).unwrap();
+        assert_eq!(unmount(&host).unwrap(), ["unmount /big/var/lib/kubelet/pods/a"]);
     }
 }

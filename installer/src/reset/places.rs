@@ -64,7 +64,8 @@ pub fn of(config: &str) -> Vec<Place> {
 impl Place {
     /// What would be removed here; empty when nothing is there.
     pub(super) fn content(&self, host: &Host, before: Option<&BeforeImage>) -> Result<Vec<PathBuf>> {
-        let directory = resolve(host, &self.path)?;
+        // Operators move large ones to another disk with a link.
+        let directory = host.resolve(&self.path)?;
         let below = |wanted: &dyn Fn(&str) -> bool| -> Result<Vec<PathBuf>> {
             let names = host.list(&directory)?;
             Ok(names.into_iter().filter(|name| wanted(name)).map(|name| directory.join(name)).collect())
@@ -81,7 +82,7 @@ impl Place {
         let content = self.content(host, before)?;
         let mounts = Mounts::read(host)?;
         for path in &content {
-            mounts.require_none_below(path)?;
+            mounts.require_none_below(host, path)?;
             host.remove_tree(path)?;
         }
         let target = Target::File(self.path.clone());
@@ -99,7 +100,7 @@ impl Place {
 
     fn is_bare(&self, host: &Host) -> Result<bool> {
         let directory = host.entry(&self.path)?.is_some_and(|entry| entry.kind == FileKind::Directory);
-        Ok(directory && host.list(&self.path)?.is_empty() && !Mounts::read(host)?.is_mounted(&self.path))
+        Ok(directory && host.list(&self.path)?.is_empty() && !Mounts::read(host)?.is_mounted(host, &self.path)?)
     }
 }
 
@@ -110,16 +111,6 @@ fn is_log(name: &str) -> bool {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-}
-
-/// Where a directory really is: operators move large ones to another disk with a link.
-pub(super) fn resolve(host: &Host, path: &Path) -> Result<PathBuf> {
-    let mut at = path.to_owned();
-    for _ in 0..8 {
-        let Some(target) = host.link_target(&at)? else { break };
-        at = at.parent().unwrap_or(Path::new("/")).join(target);
-    }
-    Ok(at)
 }
 
 #[cfg(test)]

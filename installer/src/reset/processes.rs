@@ -59,6 +59,9 @@ fn one(host: &Host, pid: i32) -> Option<Process> {
         return None;
     }
     let program = host.link_target(&directory.join("exe")).ok().flatten();
+    // The kernel says where it really is.
+    let home = host.resolve(Path::new(HOME)).unwrap_or_else(|_| HOME.into());
+    let program = program.map(|path| path.strip_prefix(home).map_or(path.clone(), |rest| Path::new(HOME).join(rest)));
     let groups = host.read_text(&directory.join("cgroup")).ok().flatten().unwrap_or_default();
     Some(Process { parent, program: program.map(|path| path.display().to_string()).unwrap_or_default(), groups })
 }

@@ -221,6 +221,43 @@ fn nothing_is_deleted_behind_a_mount_or_below_a_running_program() {
     reset(host).unwrap();
 }
 
+/// `/var` and `/opt` on another disk, by links: mountinfo says where that is.
+#[test]
+fn nothing_is_deleted_behind_a_mount_below_a_link() {
+    let bed = bed();
+    let host = &bed.host;
+    host.create_dir(Path::new("/big"), 0o755).unwrap();
+    for moved in ["var", "opt"] {
+        let (from, to) = (Path::new("/").join(moved), Path::new("/big").join(moved));
+        host.create_dir(&from, 0o755).unwrap();
+        host.rename(&from, &to).unwrap();
+        host.symlink(&from, to.strip_prefix("/").unwrap()).unwrap();
+    }
+    install(&bed).unwrap();
+    for (mount, kept) in
+        [("/big/var/lib/containerd/io", "/var/lib/etcd"), ("/big/opt/sealift/store", "/opt/sealift/store")]
+    {
+        // The first is a container's and is unmounted; the second is the operator's.
+        let table = format!("1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / {mount} rw - nfs b rw\n");
+        host.write(Path::new("/proc/self/mountinfo"), table.as_bytes(), 0o644).unwrap();
+        let found = reset(host);
+        if mount.contains("store") {
+            let error = render(&found.unwrap_err());
+            assert!(error.contains(&format!("{mount}` is still mounted")), "{error}");
+            assert!(host.exists(Path::new(kept)).unwrap());
+        } else {
+            found.unwrap();
+            assert!(host.fake().operations().iter().any(|line| line.contains("unmount") && line.contains(mount)));
+            install(&bed).unwrap();
+        }
+    }
+    host.write(Path::new("/proc/self/mountinfo"), b"1 0 8:1 / / rw - ext4 a rw\n", 0o644).unwrap();
+    reset(host).unwrap();
+    for gone in ["/big/opt/sealift", "/big/var/lib/sealift", "/big/var/lib/kubelet"] {
+        assert!(!host.exists(Path::new(gone)).unwrap(), "{gone}");
+    }
+}
+
 #[test]
 fn a_damaged_journal_needs_force_and_costs_only_the_settings() {
     let bed = bed();
