@@ -16,6 +16,7 @@ use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
 use crate::report::Exit;
 use crate::step::Check;
+use crate::steps::preflight::ports::{self, Opening};
 use crate::store::{Program, Store, classify};
 
 /// Checks every step and shows what would change.
@@ -42,6 +43,7 @@ pub fn plan(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -
 
 fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
     let changes: usize = planned.iter().map(|step| step.changes().len()).sum();
+    let openings = ports::openings(&prepared.config, &prepared.node, &prepared.roles);
     if output.is_json() {
         for Planned { step, title, check } in planned {
             output.json(&match check {
@@ -52,7 +54,7 @@ fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
                 Check::Waiting(reason) => json!({"step": step, "title": title, "check": "waiting", "reason": reason}),
             });
         }
-        output.json(&json!({"changes": changes, "warnings": prepared.config.warnings()}));
+        output.json(&json!({"changes": changes, "warnings": prepared.config.warnings(), "ports": openings}));
         return;
     }
     for warning in prepared.config.warnings() {
@@ -73,6 +75,10 @@ fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
             lines => output.line(&format!("{step}: {word}\n    {}", lines.join("\n    "))),
         }
     }
+    output.line("connections to this host, for its firewall:");
+    for opening in openings {
+        output.line(&format!("    {}", line(&opening)));
+    }
     let not_ready: Vec<&str> =
         planned.iter().filter(|step| matches!(step.check, Check::Needed(_))).map(|step| step.step).collect();
     output.line(&match changes {
@@ -80,4 +86,22 @@ fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
         0 => format!("nothing to change, but not ready yet: {}", not_ready.join(", ")),
         changes => format!("{changes} changes; nothing was touched"),
     });
+}
+
+/// `6443/tcp from all nodes and users of the API: kube-apiserver`
+fn line(Opening { port, protocol, purpose, from }: &Opening) -> String {
+    let port = if port.is_empty() { String::new() } else { format!("{port}/") };
+    format!("{port}{protocol} from {from}: {purpose}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_the_port_and_who_connects() {
+        let opening = |port: &str| Opening { port: port.to_owned(), protocol: "tcp", purpose: "etcd", from: "masters" };
+        assert_eq!(line(&opening("2379")), "2379/tcp from masters: etcd");
+        assert_eq!(line(&opening("")), "tcp from masters: etcd");
+    }
 }

@@ -8,7 +8,7 @@ mod leftovers;
 mod machine;
 mod network;
 mod peers;
-mod ports;
+pub(crate) mod ports;
 mod proxy_mode;
 mod scope;
 

@@ -1,10 +1,13 @@
-//! Which ports the roles of this host listen on, and who holds them now (`ss -ltnp`).
+//! Which ports the roles of this host listen on, who connects to them, and who holds them now (`ss -ltnp`).
 
 use std::collections::BTreeMap;
 
 use bundle::component::Role;
+use serde::Serialize;
 
-/// A port of the plan: number, what listens there, and the unit that may hold it already.
+use crate::config::{ClusterConfig, Node, Plugin, Roles};
+
+/// A port of the plan: number, what listens there, the unit that may hold it already, and who connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Port {
     /// TCP port.
@@ -13,29 +16,81 @@ pub(super) struct Port {
     pub(super) purpose: &'static str,
     /// The unit of ours that is welcome to hold it.
     pub(super) unit: &'static str,
+    /// Who connects.
+    from: &'static str,
 }
 
-const fn port(number: u16, purpose: &'static str, unit: &'static str) -> Port {
-    Port { number, purpose, unit }
+/// What a firewall has to let through to this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Opening {
+    /// A number, a range `30000-32767`, or empty for a protocol without ports.
+    pub(crate) port: String,
+    /// `tcp`, `udp`, or what else it is.
+    pub(crate) protocol: &'static str,
+    /// What listens.
+    pub(crate) purpose: &'static str,
+    /// Who connects; `this host` needs no opening.
+    pub(crate) from: &'static str,
+}
+
+const HOST: &str = "this host";
+const NODES: &str = "all nodes";
+
+const fn port(number: u16, purpose: &'static str, unit: &'static str, from: &'static str) -> Port {
+    Port { number, purpose, unit, from }
 }
 
 const ETCD: &[Port] = &[
-    port(2379, "etcd clients", "etcd.service"),
-    port(2380, "etcd peers", "etcd.service"),
-    port(2381, "etcd metrics (loopback)", "etcd.service"),
+    port(2379, "etcd clients", "etcd.service", "masters and etcd members"),
+    port(2380, "etcd peers", "etcd.service", "etcd members"),
+    port(2381, "etcd metrics (loopback)", "etcd.service", HOST),
 ];
 const CONTROL_PLANE: &[Port] = &[
-    port(6443, "kube-apiserver", "kube-apiserver.service"),
-    port(10257, "kube-controller-manager (loopback)", "kube-controller-manager.service"),
-    port(10259, "kube-scheduler (loopback)", "kube-scheduler.service"),
+    port(6443, "kube-apiserver", "kube-apiserver.service", "all nodes and users of the API"),
+    port(10257, "kube-controller-manager (loopback)", "kube-controller-manager.service", HOST),
+    port(10259, "kube-scheduler (loopback)", "kube-scheduler.service", HOST),
 ];
 const NODE: &[Port] = &[
-    port(8443, "apiserver proxy (loopback)", "sealift-proxy.service"),
-    port(10248, "kubelet health (loopback)", "kubelet.service"),
-    port(10249, "kube-proxy metrics (loopback)", "kube-proxy.service"),
-    port(10250, "kubelet", "kubelet.service"),
-    port(10256, "kube-proxy health (loopback)", "kube-proxy.service"),
+    port(8443, "apiserver proxy (loopback)", "sealift-proxy.service", HOST),
+    port(10248, "kubelet health (loopback)", "kubelet.service", HOST),
+    port(10249, "kube-proxy metrics (loopback)", "kube-proxy.service", HOST),
+    port(10250, "kubelet", "kubelet.service", "masters, and nodes that run `installer check` or metrics-server"),
+    port(10256, "kube-proxy health (loopback)", "kube-proxy.service", HOST),
 ];
+
+const fn opening(protocol: &'static str, purpose: &'static str, from: &'static str) -> Opening {
+    Opening { port: String::new(), protocol, purpose, from }
+}
+
+/// Everything that connects to a node of the cluster with these roles.
+pub(crate) fn openings(config: &ClusterConfig, node: &Node, roles: &Roles) -> Vec<Opening> {
+    let named: Vec<Role> = roles.iter().collect();
+    let tcp = |port: Port| Opening { port: port.number.to_string(), ..opening("tcp", port.purpose, port.from) };
+    let mut openings: Vec<Opening> = of_roles(&named, config.runs_etcd(node)).into_iter().map(tcp).collect();
+    if !roles.run_pods() {
+        return openings;
+    }
+    // The range is the API server's default (`--service-node-port-range`), which the template leaves alone.
+    for protocol in ["tcp", "udp"] {
+        let service = opening(protocol, "services of type NodePort", "whoever uses them");
+        openings.push(Opening { port: "30000-32767".to_owned(), ..service });
+    }
+    openings.extend(between_pods(config.network.plugin));
+    openings
+}
+
+/// What carries packets of pods from node to node, by the defaults of flannel's and calico's published manifests.
+fn between_pods(plugin: Plugin) -> Vec<Opening> {
+    match plugin {
+        Plugin::Bridge => vec![opening("all", "pods, under their own addresses in the pod network", NODES)],
+        Plugin::Flannel => vec![Opening { port: "8472".to_owned(), ..opening("udp", "flannel (VXLAN)", NODES) }],
+        Plugin::Calico => vec![
+            Opening { port: "179".to_owned(), ..opening("tcp", "calico (BGP)", NODES) },
+            opening("IP-in-IP", "calico (protocol number 4)", NODES),
+        ],
+        Plugin::None => Vec::new(),
+    }
+}
 
 /// The ports of these roles; `stacked` says whether a master runs etcd too.
 pub(super) fn of_roles(roles: &[Role], stacked: bool) -> Vec<Port> {
@@ -100,5 +155,25 @@ mod tests {
         assert!(!numbers(&[Role::Master], false).contains(&2379));
         assert!(numbers(&[Role::Master], true).contains(&2379));
         assert!(!numbers(&[Role::Worker], true).contains(&6443));
+    }
+
+    #[test]
+    fn a_firewall_is_told_who_connects_to_each_role() {
+        let text = "[cluster]\nname = \"x\"\n[network]\nplugin = \"flannel\"\n\
+                    [[node]]\nname = \"m\"\naddress = \"192.0.2.1\"\nroles = [\"master\"]\n\
+                    [[node]]\nname = \"w\"\naddress = \"192.0.2.2\"\nroles = [\"worker\"]\n";
+        let config = ClusterConfig::parse(text, std::path::Path::new("x")).unwrap();
+        let lines = |node: &Node| -> Vec<String> {
+            let openings = openings(&config, node, &node.roles).into_iter().filter(|opening| opening.from != HOST);
+            openings.map(|Opening { port, protocol, .. }| format!("{port}/{protocol}")).collect()
+        };
+        let node = ["10250/tcp", "30000-32767/tcp", "30000-32767/udp", "8472/udp"];
+        assert_eq!(lines(&config.nodes[1]), node);
+        assert_eq!(lines(&config.nodes[0]), [&["2379/tcp", "2380/tcp", "6443/tcp"], &node[..]].concat());
+        // The port of a loopback listener needs no opening, and says so.
+        for port in [ETCD, CONTROL_PLANE, NODE].concat() {
+            assert_eq!(port.from == HOST, port.purpose.ends_with("(loopback)"), "{port:?}");
+        }
+        assert!(openings(&config, &config.nodes[1], &Roles::new([Role::Etcd])).iter().all(|one| one.port != "10250"));
     }
 }
