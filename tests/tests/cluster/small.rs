@@ -136,5 +136,5 @@ pub(crate) fn somebody_in_the_middle_is_refused(stage: &Stage) -> Result<()> {
         host.run("ip neigh flush all")?;
     }
     master.power_on()?;
-    cluster.etcd_is(&["m1"], SETTLED)
+    wait::until("the master to be back", SETTLED, || cluster.kubectl("get --raw=/readyz").map(drop))
 }
