@@ -22,7 +22,7 @@ use crate::pki::{Inspection, files};
 use crate::report::Explain as _;
 use crate::step::{Check, Step};
 
-/// How long every master that answers may say that it does not know the token: a cluster that is just being founded gets
+/// How long masters may say that they do not know the token, when none says that it does: a cluster that is just being founded gets
 /// its tokens within seconds of its API.
 const UNKNOWN_FOR: Duration = Duration::from_secs(90);
 
@@ -30,7 +30,7 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Join {
     port: u16,
-    /// Since when (monotonic) the token has been unknown to everybody who answers.
+    /// Since when (monotonic) some master has said that it does not know the token, and none that it does.
     unknown_since: Cell<Option<Duration>>,
 }
 
@@ -121,14 +121,15 @@ impl Join {
                 "set this host's clock right; if it is right, renew the masters' certificates (`installer refresh`)",
             );
         }
-        if every(&|said| matches!(said, Said::Unknown)) {
+        // Who knows tokens and not this one outweighs a master that may never get ready.
+        if answering.iter().any(|master| master.said == Said::Unknown) {
             return self.unknown(context, &all, ended);
         }
         self.unknown_since.set(None);
         Ok(Check::Waiting(format!("an API server of the cluster: {all}")))
     }
 
-    /// Everybody who answers does not know the token. It may still be on its way, but not for ever.
+    /// Somebody does not know the token, and nobody does. It may still be on its way, but not for ever.
     fn unknown(&self, context: &Context<'_>, all: &str, ended: Option<&str>) -> Result<Check> {
         let node = &context.node.name;
         if let Some(end) = ended {

@@ -150,6 +150,19 @@ fn a_token_that_stays_unknown_is_refused_after_a_while() {
 }
 
 #[test]
+fn one_master_that_never_gets_ready_does_not_hold_up_what_another_says_of_the_token() {
+    let mut cluster = Cluster::new();
+    let starting = answer("503 Service Unavailable", "{}");
+    cluster.master(M1, &[unknown(), unknown()]);
+    cluster.master(M2, &[starting.clone(), starting]);
+    let reason = cluster.waits_for();
+    assert!(reason.contains("m2 (127.0.0.2): not ready"), "{reason}");
+    cluster.bed.host.pause(UNKNOWN_FOR);
+    let text = cluster.refusal();
+    assert!(text.contains("it ended or was revoked") && text.contains("join-file --node n2"), "{text}");
+}
+
+#[test]
 fn the_while_begins_anew_when_a_master_says_something_else() {
     let mut cluster = Cluster::new();
     cluster.master(M1, &[unknown(), answer("403 Forbidden", "{}"), unknown()]);
