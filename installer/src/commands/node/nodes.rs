@@ -59,10 +59,7 @@ impl Change<'_> {
             self.members.remove(name, force)?;
         }
         self.forget(&record, name)?;
-        let record = Record::change(self.client, |record| {
-            record.tokens_of(name).iter().for_each(|id| record.revoke(id));
-            record.remove_node(name).map(drop)
-        })?;
+        let record = self.revoke(&record, name, |record| record.remove_node(name).map(drop))?;
         let mut said = vec![
             format!("node {name} is removed: generation {} of the cluster's config", record.generation),
             format!(
@@ -87,10 +84,7 @@ impl Change<'_> {
             self.members.replace(name)?;
         }
         self.forget(&record, name)?;
-        let record = Record::change(self.client, |record| {
-            record.tokens_of(name).iter().for_each(|id| record.revoke(id));
-            record.raise()
-        })?;
+        let record = self.revoke(&record, name, Record::raise)?;
         Ok(vec![
             format!("node {name} is forgotten: generation {} of the cluster's config", record.generation),
             format!("next, here:    installer join-file --node {name}"),
@@ -111,10 +105,27 @@ impl Change<'_> {
 
     /// Deletes the node's bootstrap tokens and its node object.
     fn forget(&self, record: &Record, name: &str) -> Result<()> {
-        for id in record.tokens_of(name) {
-            self.client.delete(&format!("/api/v1/namespaces/kube-system/secrets/{}", tokens::object_name(&id)))?;
-        }
+        record.tokens_of(name).iter().try_for_each(|id| self.delete_token(id))?;
         self.client.delete(&path(name))?;
+        Ok(())
+    }
+
+    /// Changes the record, and takes the node's tokens out of it. One that has come in since `before` was read, whose tokens
+    /// are gone, is deleted as well.
+    fn revoke(&self, before: &Record, name: &str, mut edit: impl FnMut(&mut Record) -> Result<()>) -> Result<Record> {
+        let mut revoked = Vec::new();
+        let after = Record::change(self.client, |record| {
+            revoked = record.tokens_of(name);
+            revoked.iter().for_each(|id| record.revoke(id));
+            edit(record)
+        })?;
+        let mut late = revoked.iter().filter(|id| !before.tokens.contains_key(*id));
+        late.try_for_each(|id| self.delete_token(id))?;
+        Ok(after)
+    }
+
+    fn delete_token(&self, id: &str) -> Result<()> {
+        self.client.delete(&format!("/api/v1/namespaces/kube-system/secrets/{}", tokens::object_name(id)))?;
         Ok(())
     }
 

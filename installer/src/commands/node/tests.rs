@@ -64,11 +64,16 @@ fn cluster() -> Server {
 struct Asked {
     log: Mutex<Vec<String>>,
     refuses: bool,
+    /// What somebody else does while etcd is asked.
+    meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Asked {
     fn note(&self, what: String) -> Result<()> {
         self.log.lock().unwrap().push(what);
+        if let Some(meanwhile) = &*self.meanwhile.lock().unwrap() {
+            meanwhile();
+        }
         if self.refuses {
             bail!("taking it out of etcd would stop it");
         }
@@ -128,6 +133,28 @@ fn a_removed_node_leaves_etcd_first_and_the_config_last() {
     let before = server.changes().len();
     on_m1(&server.client(), &members, |change| change.remove("m3", false)).unwrap();
     assert_eq!((server.changes().len(), members.log().len()), (before, 1));
+}
+
+/// Somebody makes another join file for the node while it is being removed.
+#[test]
+fn a_token_that_came_in_between_goes_as_well() {
+    for verb in ["remove", "replace"] {
+        let server = Arc::new(cluster());
+        let late = "/api/v1/namespaces/kube-system/secrets/bootstrap-token-dddddd";
+        let (other, members) = (Arc::clone(&server), Asked::default());
+        let mut object = record(&server).object().unwrap();
+        object["data"]["tokens"] = json!(r#"{"aaaaaa":"m3","bbbbbb":"w1","cccccc":"m3","dddddd":"m3"}"#);
+        server.put(late, json!({}));
+        members.meanwhile.lock().unwrap().replace(Box::new(move || other.put(CONFIGMAP, object.clone())));
+        on_m1(&server.client(), &members, |change| match verb {
+            "remove" => change.remove("m3", false),
+            _ => change.replace("m3"),
+        })
+        .unwrap();
+        assert_eq!(left(&server), [false; 3], "{verb}");
+        assert!(record(&server).revoked.contains("dddddd"), "{verb}");
+        assert!(server.object(late).is_none(), "{verb}: its Secret is left");
+    }
 }
 
 #[test]
