@@ -171,7 +171,8 @@ fn write(host: &Host, path: &Path, text: &Secret, output: &Output) -> Result<()>
     if host.entry(&path)?.is_some() {
         return Err(anyhow!("`{}` exists already", path.display())).exit(Exit::Usage).hint("name another file");
     }
-    host.write(&path, text.expose().as_bytes(), 0o600)?;
+    // Never over a file that came in between.
+    host.write_new(&path, text.expose().as_bytes(), 0o600)?;
     output.line(&format!("wrote `{}`", path.display()));
     Ok(())
 }
