@@ -116,7 +116,9 @@ impl Change<'_> {
         let mut revoked = Vec::new();
         let after = Record::change(self.client, |record| {
             revoked = record.tokens_of(name);
-            revoked.iter().for_each(|id| record.revoke(id));
+            for id in &revoked {
+                record.revoke(id);
+            }
             edit(record)
         })?;
         let mut late = revoked.iter().filter(|id| !before.tokens.contains_key(*id));
