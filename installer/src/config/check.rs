@@ -332,8 +332,20 @@ fn check_etcd(raw: Spanned<Etcd>) -> Result<Etcd, Wrong> {
         if !path.is_absolute() || !plain || path.components().any(|part| part == std::path::Component::ParentDir) {
             return wrong("data_dir and wal_dir must be absolute paths of `A-Z a-z 0-9 / . _ -`");
         }
+        if is_systems(path) {
+            return wrong("data_dir and wal_dir become etcd's alone (mode 0700): name a directory of their own");
+        }
     }
     Ok(etcd)
+}
+
+/// Whether a directory is needed by others: one at the top, or a well-known one below `/var`; all of some trees.
+fn is_systems(path: &Path) -> bool {
+    let whole = ["/etc", "/usr", "/boot", "/run", "/tmp", "/dev", "/proc", "/sys", "/bin", "/sbin", "/lib", "/lib64"];
+    let shared = ["/var/lib", "/var/log", "/var/tmp", "/var/cache", "/var/spool", "/var/run", "/opt/sealift"];
+    path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).count() < 2
+        || whole.iter().any(|directory| path.starts_with(directory))
+        || shared.iter().any(|directory| path == Path::new(directory))
 }
 
 fn check_certificates(raw: Spanned<Certificates>) -> Result<Certificates, Wrong> {
@@ -439,6 +451,10 @@ mod tests {
             (format!("{GOOD}[etcd]\nheartbeat_ms = 500\nelection_ms = 1000\n"), "five times heartbeat_ms"),
             (format!("{GOOD}[etcd]\ndata_dir = \"etcd\"\n"), "absolute paths"),
             (format!("{GOOD}[etcd]\nwal_dir = \"/srv/../etc\"\n"), "absolute paths"),
+            (format!("{GOOD}[etcd]\ndata_dir = \"/\"\n"), "a directory of their own"),
+            (format!("{GOOD}[etcd]\ndata_dir = \"/srv/.\"\n"), "a directory of their own"),
+            (format!("{GOOD}[etcd]\ndata_dir = \"/var//lib/\"\n"), "a directory of their own"),
+            (format!("{GOOD}[etcd]\nwal_dir = \"/etc/etcd/wal\"\n"), "a directory of their own"),
             (format!("{GOOD}[kernel]\npolicy = \"newest\"\n"), "unknown variant `newest`"),
             (format!("{GOOD}[certificates]\nleaf_hours = 0\n"), "at least 1"),
             ("[cluster]\nname = \"site\"\n".to_owned(), "missing field `node`"),

@@ -25,6 +25,7 @@ use crate::cluster::etcd::{self, Left};
 use crate::config::Etcd;
 use crate::engine::interrupted;
 use crate::event::{Event, Events, Outcome};
+use crate::facts::Facts;
 use crate::host::Host;
 use crate::journal::{BeforeImage, Journal};
 use crate::pki::files::Wanted;
@@ -182,7 +183,8 @@ impl<'a> Reset<'a> {
         if done || !self.attempted("etcd", "etcd.service") {
             return Ok(Vec::new());
         }
-        let left = match etcd::leave(self.host) {
+        let addresses = Facts::gather(self.host).map(|facts| facts.addresses());
+        let left = match addresses.and_then(|addresses| etcd::leave(self.host, &addresses)) {
             Ok(left) => left,
             // A member that never worked is missed by nobody.
             Err(error) if self.options.force || !self.has_member()? => {

@@ -75,7 +75,8 @@ pub enum Left {
 }
 
 /// Takes this host's member out of etcd through another member. An error when others are configured and none answers.
-pub fn leave(host: &Host) -> Result<Left> {
+/// A member of this host's name at an address that is not among its `addresses` is another host, which took its place.
+pub fn leave(host: &Host, addresses: &[IpAddr]) -> Result<Left> {
     let Some(name) = own_name(host)? else { return Ok(Left::NoMember) };
     let configured = configured(host)?;
     let others: Vec<IpAddr> =
@@ -89,6 +90,9 @@ pub fn leave(host: &Host) -> Result<Left> {
             .hint("bring another member up, or say `--force` and run `installer node replace` on a master later");
     };
     let Some(own) = find(host, &members, &name)? else { return Ok(Left::NoMember) };
+    if own.address().is_none_or(|address| !addresses.contains(&address)) {
+        return Ok(Left::NoMember);
+    }
     settle(host, "etcd to let go of this host's member", || door.remove(&own.hex()))?;
     Ok(Left::Out)
 }

@@ -176,7 +176,8 @@ fn an_address_is_told_once_and_never_anothers() {
 #[test]
 fn a_host_leaves_through_another_member() {
     let (_directory, host, cluster) = master();
-    assert_eq!(leave(&host).unwrap(), Left::NoMember, "it has no server certificate");
+    let own = [[192, 0, 2, 1].into()];
+    assert_eq!(leave(&host, &own).unwrap(), Left::NoMember, "it has no server certificate");
     let leaf = Leaf {
         authority: AuthorityName::Etcd,
         common_name: "m1".to_owned(),
@@ -189,15 +190,18 @@ fn a_host_leaves_through_another_member() {
     let authority = Authority::create(AuthorityName::Etcd, "test", host.now()).unwrap();
     let pair = authority.issue(&leaf, host.now()).unwrap();
     host.write(Path::new("/etc/sealift/pki/etcd/server.crt"), pair.certificate.as_bytes(), 0o644).unwrap();
-    assert_eq!(leave(&host).unwrap(), Left::Out);
+    let replaced = leave(&host, &[[192, 0, 2, 99].into()]).unwrap();
+    assert_eq!(replaced, Left::NoMember, "another host is `m1` now");
+    assert_eq!(names(&cluster), ["m1", "m2", "m3"]);
+    assert_eq!(leave(&host, &own).unwrap(), Left::Out);
     assert_eq!(names(&cluster), ["m2", "m3"]);
     let line = host.fake().commands().into_iter().find(|line| line.contains("member remove")).unwrap();
     assert!(line.contains("--endpoints=https://192.0.2.2:2379"), "{line}");
-    assert_eq!(leave(&host).unwrap(), Left::NoMember);
+    assert_eq!(leave(&host, &own).unwrap(), Left::NoMember);
     for name in ["m2", "m3"] {
         cluster.edit(name, |member| member.running = false);
     }
-    assert!(leave(&host).is_err(), "others are configured and none answers");
+    assert!(leave(&host, &own).is_err(), "others are configured and none answers");
 }
 
 #[test]
