@@ -626,3 +626,16 @@ fn an_addon_as_network_finds_the_programs_of_the_bundle_beside_its_own() {
     assert_eq!(bed.host.entry(Path::new("/opt/cni/bin")).unwrap().unwrap().mode, 0o755);
     assert_eq!(bed.host.read_text(Path::new("/opt/cni/bin/loopback")).unwrap().unwrap(), "somebody's");
 }
+
+#[test]
+fn preflight_names_what_cannot_be_resolved_and_goes_on() {
+    let mut bed = Bed::new();
+    bed.config.api_names = ["known.example", "unknown.example"].map(str::to_owned).into();
+    bed.host.fake().on("getent ahosts known.example", Reply::ok("192.0.2.1\n"));
+    bed.host.fake().on("getent ahosts unknown.example", Reply::fail(2, ""));
+    let findings = super::preflight::findings(&bed.context()).unwrap();
+    let names: Vec<_> = findings.iter().filter(|finding| finding.subject == "names").collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(names[0].verdict, super::preflight::Verdict::Limit);
+    assert_eq!(names[0].found, "cannot resolve unknown.example");
+}

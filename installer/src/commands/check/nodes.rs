@@ -11,6 +11,8 @@ use super::table::Table;
 use super::{Question, api};
 use crate::config::Node;
 use crate::kubeapi::{Client, Credentials, Error};
+use crate::pki::AuthorityName;
+use crate::pki::files::key_path;
 
 const KUBELET_PORT: u16 = 10250;
 
@@ -35,9 +37,53 @@ pub(super) fn look(question: &Question<'_>, client: &Client<'_>, table: &mut Tab
             }
         }
     }
+    rights(question, client, &wanted, table);
     for name in found.into_keys() {
         table.warning(format!("node {name}"), "in the API, but not in the cluster's config");
     }
+}
+
+/// Whether the kubelets give what only API servers may have to nobody else, and give it to those.
+fn rights(question: &Question<'_>, client: &Client<'_>, wanted: &[&Node], table: &mut Table) {
+    if question.node.is_some() {
+        let refused = for_all(wanted, |node| refuses_nodes(question, node));
+        verdict(table, "kubelets refuse what a node has no right to", wanted, refused);
+    } else {
+        table.unchecked("kubelets refuse what a node has no right to", "this host has no certificate of a node");
+    }
+    if question.host.exists(&key_path(AuthorityName::Cluster.stem())).unwrap_or_default() {
+        let reached = for_all(wanted, |node| {
+            let answer = client.ask(&format!("/api/v1/nodes/{}/proxy/healthz", node.name))?;
+            expect(answer.code, 200)
+        });
+        verdict(table, "kubelets answer the API server", wanted, reached);
+    }
+}
+
+/// One row for all nodes, and one for each that fails.
+fn verdict(table: &mut Table, subject: &str, nodes: &[&Node], results: Vec<Result<()>>) {
+    let (mut good, all) = (0, results.len());
+    for (node, result) in nodes.iter().zip(results) {
+        match result {
+            Ok(()) => good += 1,
+            Err(error) => table.failed(format!("{subject}: {}", node.name), format!("{error:#}")),
+        }
+    }
+    if good == all {
+        table.good(subject, format!("{all} of {all}"));
+    }
+}
+
+/// Asks a kubelet for its pods with this node's own certificate; a node has no right to them.
+fn refuses_nodes(question: &Question<'_>, node: &Node) -> Result<()> {
+    let address = SocketAddr::new(node.address, KUBELET_PORT);
+    let client = Client::new(address, question.authority()?, question.as_node()?)?.with_limits(question.limits());
+    expect(client.ask("/pods")?.code, 403)
+}
+
+fn expect(found: u16, wanted: u16) -> Result<()> {
+    ensure!(found == wanted, "it answers {found}, not {wanted}");
+    Ok(())
 }
 
 /// Name and readiness of a node object.
@@ -88,5 +134,12 @@ mod tests {
         assert_eq!(reason, Err("not ready: Kubelet stopped posting node status.".to_owned()));
         assert!(state(&json!({"metadata": {"name": "w1"}})).unwrap().1.is_err());
         assert_eq!(state(&json!({})), None);
+    }
+
+    #[test]
+    fn another_answer_than_the_wanted_one_is_said() {
+        assert!(expect(403, 403).is_ok());
+        let error = expect(200, 403).unwrap_err();
+        assert_eq!(error.to_string(), "it answers 200, not 403");
     }
 }

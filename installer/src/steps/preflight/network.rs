@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use bundle::component::Role;
@@ -15,6 +16,11 @@ use crate::host::Command;
 /// pod network, and kube-proxy in ipvs mode puts every service address on its dummy interface.
 const OWN_INTERFACES: &[&str] = &["cni0", "kube-ipvs0"];
 
+/// How long a name may take to be resolved.
+const RESOLVING: Duration = Duration::from_secs(2);
+/// Names that are asked for at the same time. The first of these groups with an unknown name ends the asking.
+const NAMES_AT_ONCE: usize = 16;
+
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = vec![address(context)];
@@ -23,7 +29,31 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
         findings.extend(overlaps(context));
     }
     findings.extend(taken_ports(context)?);
+    findings.extend(unresolved(context));
     Ok(findings)
+}
+
+/// Names of the API that this host cannot resolve. The cluster itself needs no name: its users do. All are asked at once,
+/// because a name server that is away costs its whole timeout.
+fn unresolved(context: &Context<'_>) -> Option<Finding> {
+    let resolves = |name: &String| {
+        let command = Command::new("getent").args(["ahosts", name]).timeout(RESOLVING);
+        context.host.try_run(&command).is_ok_and(|found| found.success())
+    };
+    let names: Vec<&String> = context.config.api_names.iter().collect();
+    let mut unknown: Vec<&str> = Vec::new();
+    for some in names.chunks(NAMES_AT_ONCE) {
+        let known: Vec<bool> = std::thread::scope(|scope| {
+            let asked: Vec<_> = some.iter().map(|name| scope.spawn(|| resolves(name))).collect();
+            asked.into_iter().map(|asked| asked.join().unwrap_or_default()).collect()
+        });
+        unknown.extend(some.iter().zip(known).filter(|(_, known)| !known).map(|(name, _)| name.as_str()));
+        if !unknown.is_empty() {
+            break;
+        }
+    }
+    let first = "users of the API need them (`api_names`)";
+    (!unknown.is_empty()).then(|| Finding::limit("names", format!("cannot resolve {}", unknown.join(", ")), first))
 }
 
 fn address(context: &Context<'_>) -> Finding {
