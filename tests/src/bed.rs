@@ -18,6 +18,8 @@ const SECOND_BRIDGE: &str = "bridge1";
 const NETWORK: [u8; 3] = [10, 77, 0];
 const SECOND_NETWORK: [u8; 3] = [10, 78, 0];
 
+/// Enough for fifty hosts.
+const INOTIFY_INSTANCES: u32 = 1024;
 /// The pod network of the tests' clusters: routed from host to host over the first bridge.
 const PODS: &str = "10.244.0.0/16";
 
@@ -40,6 +42,7 @@ impl Bed {
     /// Makes the namespace and its bridges; sweeps what killed runs left.
     pub fn new() -> Result<Arc<Self>> {
         anyhow::ensure!(rustix::process::geteuid().is_root(), "test hosts need root: run the tests as root");
+        raise_inotify_limit()?;
         let bed = Self { run: Run::claim()? };
         allow_watching()?;
         Process::new("ip")
@@ -163,6 +166,17 @@ impl Bed {
     pub(crate) fn second_bridge() -> &'static str {
         SECOND_BRIDGE
     }
+}
+
+/// All hosts of all beds share the machine's limit of inotify instances, and each with a kubelet takes about twenty; the kernel's default
+/// of 128 ends with "too many open files" at the seventh. A container cannot raise it, so the bed does, and leaves it so: others may lean on it.
+fn raise_inotify_limit() -> Result<()> {
+    let path = "/proc/sys/fs/inotify/max_user_instances";
+    let present: u32 = fs_err::read_to_string(path)?.trim().parse().with_context(|| format!("reading {path}"))?;
+    if present < INOTIFY_INSTANCES {
+        fs_err::write(path, INOTIFY_INSTANCES.to_string())?;
+    }
+    Ok(())
 }
 
 /// Whether a leg's traffic vanishes.
