@@ -44,7 +44,6 @@ impl Bed {
         anyhow::ensure!(rustix::process::geteuid().is_root(), "test hosts need root: run the tests as root");
         raise_inotify_limit()?;
         let bed = Self { run: Run::claim()? };
-        allow_watching()?;
         Process::new("ip")
             .args(["netns", "add"])
             .arg(bed.run.namespace())
@@ -200,14 +199,4 @@ impl Drop for Bed {
         // A failed removal is repeated by the next run's sweep.
         let _ = self.run.remove();
     }
-}
-
-/// Every containerd, kubelet and systemd watches files, and all hosts share this machine's limit: its default, 128, is reached by eight.
-fn allow_watching() -> Result<()> {
-    const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
-    let found: u32 = fs_err::read_to_string(LIMIT)?.trim().parse().context("reading the limit of inotify instances")?;
-    if found < 1024 {
-        fs_err::write(LIMIT, "1024\n")?;
-    }
-    Ok(())
 }
