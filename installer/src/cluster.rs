@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result};
 
 pub use bootstrap::Contribution;
 pub use founding::Founding;
-pub use known::{Known, administrator_anywhere, require_master};
+pub use known::{Known, administrator_anywhere, administrator_soon, anyone, require_master};
 pub use record::Record;
 
 /// A client with every right, for the step that sets up RBAC. Its certificate is signed on the spot by the authority on

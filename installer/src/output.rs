@@ -74,6 +74,15 @@ impl Output {
         }
     }
 
+    /// What people should know while a command takes its time: on stderr, because the result goes to stdout.
+    pub fn notice(&self, text: &str) {
+        match &self.form {
+            Form::Terminal(Bar { bar, .. }) => bar.suspend(|| drop(writeln!(std::io::stderr(), "{text}"))),
+            Form::Lines => drop(writeln!(std::io::stderr(), "{text}")),
+            Form::Json | Form::Silent => {}
+        }
+    }
+
     /// A value for programs, as one line.
     pub fn json(&self, value: &impl serde::Serialize) {
         if let Ok(text) = serde_json::to_string(value) {

@@ -12,6 +12,7 @@ use super::record::APISERVER_PORT;
 use crate::agent::RECORD;
 use crate::config::ClusterConfig;
 use crate::context::ETC;
+use crate::engine::interrupted;
 use crate::host::Host;
 use crate::kubeapi::{Client, Credentials, Limits};
 use crate::pki::files::{Wanted, certificate_path, key_path};
@@ -20,6 +21,10 @@ use crate::report::{Exit, Explain as _};
 
 /// Between hosts of one site; who hangs is passed over.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(2), total: Duration::from_secs(10), body: 8 << 20 };
+
+/// An API server that has just been restarted needs about as long.
+const SOON: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The cluster as far as this host knows it.
 #[derive(Clone, Debug)]
@@ -176,6 +181,31 @@ pub fn administrator_anywhere(host: &Host) -> Result<Client<'static>> {
     administrator(host, &Known::here(host)?.context("this host knows of no cluster")?, None)
 }
 
+/// As [`administrator_anywhere`]; when no API server is ready, says so and waits a little: one may have been restarted.
+pub fn administrator_soon(host: &Host, say: &dyn Fn(&str)) -> Result<Client<'static>> {
+    require_master(host)?;
+    let known = Known::here(host)?.context("this host knows of no cluster")?;
+    let (servers, client) = as_administrator(host, &known, None)?;
+    let (start, mut said) = (host.monotonic(), false);
+    loop {
+        match first_ready(&servers, &client) {
+            Err(error) if !interrupted() && host.monotonic().saturating_sub(start) < SOON => {
+                if !said {
+                    say(&format!("{error:#}; waiting up to {} s", SOON.as_secs()));
+                }
+                said = true;
+                host.pause(AGAIN);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A client that may do what this host may: everything on a master, what its node may elsewhere.
+pub fn anyone(host: &Host) -> Result<Client<'_>> {
+    ask(host, &Known::here(host)?.context("this host knows of no cluster")?, None)
+}
+
 /// Refuses on hosts that do not hold the cluster's authority.
 pub fn require_master(host: &Host) -> Result<()> {
     let key = key_path(AuthorityName::Cluster.stem());
@@ -188,16 +218,26 @@ pub fn require_master(host: &Host) -> Result<()> {
 }
 
 fn administrator(host: &Host, known: &Known, from: Option<IpAddr>) -> Result<Client<'static>> {
+    let (servers, client) = as_administrator(host, known, from)?;
+    first_ready(&servers, client)
+}
+
+/// The API servers in the order they are asked, and how to talk to one.
+fn as_administrator<'a>(
+    host: &'a Host,
+    known: &Known,
+    from: Option<IpAddr>,
+) -> Result<(Vec<SocketAddr>, impl Fn(SocketAddr) -> Result<Client<'static>> + use<'a>)> {
     let stem = AuthorityName::Cluster.stem();
     let certificate = text_of(host, &certificate_path(stem))?;
     let authority = Authority::load(&certificate, &Secret::new(text_of(host, &key_path(stem))?))?;
     let node = known.config.nodes.first().context("the config has no node")?;
     let leaf = Wanted::of(&known.config, node).subject.bootstrap_admin();
     let own = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), APISERVER_PORT);
-    let servers: Vec<SocketAddr> = std::iter::once(own).chain(known.api_servers(from)).collect();
-    first_ready(&servers, |address| {
+    let servers = std::iter::once(own).chain(known.api_servers(from)).collect();
+    Ok((servers, move |address| {
         Ok(Client::new(address, &certificate, Credentials::Memory(authority.issue(&leaf, host.now())?))?)
-    })
+    }))
 }
 
 fn first_ready<'a>(servers: &[SocketAddr], client: impl Fn(SocketAddr) -> Result<Client<'a>>) -> Result<Client<'a>> {

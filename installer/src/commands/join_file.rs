@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::install::require_root;
 use super::secrets::{end, file_name, sealing};
 use crate::cli::joining::JoinFile;
-use crate::cluster::{Founding, Known, Record, administrator_anywhere, ensure, rbac};
+use crate::cluster::{Founding, Known, Record, administrator_soon, ensure, rbac};
 use crate::config::{ClusterConfig, Node};
 use crate::host::Host;
 use crate::join::contents::{Needs, Source};
@@ -46,7 +46,7 @@ pub fn join_file(host: &Host, arguments: &JoinFile, output: &Output) -> Result<E
 
 /// On a master: with a token that the cluster knows.
 fn by_master(host: &Host, arguments: &JoinFile, founding: &Founding, path: &Path, output: &Output) -> Result<String> {
-    let client = administrator_anywhere(host)?;
+    let client = administrator_soon(host, &|line| output.notice(line))?;
     let record = Record::read(&client)?
         .context("the cluster has no record of its config yet")
         .hint("let the first master finish its installation: `installer status` there shows what is missing")?;

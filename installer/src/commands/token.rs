@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::install::require_root;
 use super::join_file::withdraw;
 use crate::cli::joining::Token;
-use crate::cluster::{Record, administrator_anywhere};
+use crate::cluster::{Record, administrator_soon};
 use crate::host::Host;
 use crate::kubeapi::Client;
 use crate::output::Output;
@@ -20,7 +20,7 @@ use crate::report::{Exit, Explain as _};
 /// Runs the command.
 pub fn token(host: &Host, arguments: &Token, output: &Output) -> Result<Exit> {
     require_root(host)?;
-    let client = administrator_anywhere(host)?;
+    let client = administrator_soon(host, &|line| output.notice(line))?;
     match arguments {
         Token::List(_) => show(&list(&client, host.now())?, output),
         Token::Revoke { token } => {

@@ -6,6 +6,7 @@
 //! the space that the journal set aside.
 
 mod drain;
+mod farewell;
 mod finish;
 mod mounts;
 mod network;
@@ -218,7 +219,21 @@ impl<'a> Reset<'a> {
     fn units(&mut self) -> Result<Vec<String>> {
         // From here on no run may go on: it would start again what is stopped here.
         self.remember(BEGUN);
-        units::stop(self.host, &self.survey.units)
+        let mut done = units::stop(self.host, &self.survey.units)?;
+        done.extend(self.farewell());
+        Ok(done)
+    }
+
+    /// Tells the cluster that this node is away. Best effort: otherwise the cluster finds out within a minute.
+    fn farewell(&mut self) -> Option<String> {
+        let node = self.survey.node_among_others().filter(|_| self.nodes())?;
+        match cluster::anyone(self.host).and_then(|client| farewell::tell(&client, node, self.host.now())) {
+            Ok(told) => told.then(|| format!("tell the cluster that node {node} is away")),
+            Err(error) => {
+                self.warn(format!("the cluster is not told that this node is away, it finds out itself: {error:#}"));
+                None
+            }
+        }
     }
 
     fn places(&self) -> Vec<Place> {

@@ -12,7 +12,7 @@ use super::members::Bundled;
 use super::nodes::{Change, masters_to_refresh};
 use crate::agent::RECORD;
 use crate::cluster::known::{Known, Moved, Source};
-use crate::cluster::{Record, administrator_anywhere, require_master};
+use crate::cluster::{Record, administrator_anywhere, administrator_soon, require_master};
 use crate::commands::refresh;
 use crate::config::{ClusterConfig, edit};
 use crate::facts::Facts;
@@ -46,11 +46,16 @@ pub(super) fn set_address(host: &Host, name: &str, address: IpAddr, output: &Out
 /// On a master: through whichever API server answers. When none can, because this host's etcd is the only member and has
 /// lost its address, the change is noted here and told to the API as soon as that runs again.
 fn tell(host: &Host, name: &str, address: IpAddr, here: &[IpAddr], output: &Output) -> Result<Known> {
+    let say = |line: &str| output.notice(line);
     let client = match administrator_anywhere(host) {
         Ok(client) => client,
-        Err(error) => return note(host, name, address, here)?.ok_or(error),
+        Err(_) => match note(host, name, address, here)? {
+            Some(known) => return Ok(known),
+            None => administrator_soon(host, &say)?,
+        },
     };
-    let record = Change { client: &client, members: &Bundled { host }, here }.announce(name, address)?;
+    let record =
+        Change { host, client: &client, members: &Bundled { host }, here, say: &say }.announce(name, address)?;
     keep_copy(host, &client)?;
     let generation = record.generation;
     output.line(&format!("the cluster knows {name} at {address}: generation {generation} of its config"));

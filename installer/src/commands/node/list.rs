@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::nodes::ready;
+use super::signs::ready;
 use crate::cluster::known::Known;
 use crate::cluster::{Record, administrator_anywhere, require_master};
 use crate::config::ClusterConfig;

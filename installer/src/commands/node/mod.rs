@@ -8,6 +8,7 @@ mod address;
 mod list;
 mod members;
 mod nodes;
+mod signs;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use self::nodes::Change;
 use super::install::require_root;
 use crate::agent::RECORD;
 use crate::cli::cluster::Node;
-use crate::cluster::administrator_anywhere;
+use crate::cluster::administrator_soon;
 use crate::config::{self, Roles};
 use crate::facts::Facts;
 use crate::host::Host;
@@ -37,10 +38,10 @@ pub fn node(host: &Host, arguments: &Node, output: &Output, steps: StepsOf) -> R
         Node::Add { name, address, roles, interface } => {
             let (name, roles) = (name.clone(), Roles::new(roles.iter().copied()));
             let node = config::Node { name, address: *address, interface: interface.clone(), roles };
-            change(host, |change| change.add(&node))?
+            change(host, output, |change| change.add(&node))?
         }
-        Node::Remove { name, force } => change(host, |change| change.remove(name, *force))?,
-        Node::Replace { name } => change(host, |change| change.replace(name))?,
+        Node::Remove { name, force } => change(host, output, |change| change.remove(name, *force))?,
+        Node::Replace { name } => change(host, output, |change| change.replace(name))?,
     };
     for line in said {
         output.line(&line);
@@ -49,10 +50,11 @@ pub fn node(host: &Host, arguments: &Node, output: &Output, steps: StepsOf) -> R
 }
 
 /// Makes a change and keeps the copy of the record that follows from it; gives what to say.
-fn change(host: &Host, make: impl FnOnce(&Change<'_>) -> Result<Vec<String>>) -> Result<Vec<String>> {
-    let client = administrator_anywhere(host)?;
+fn change(host: &Host, output: &Output, make: impl FnOnce(&Change<'_>) -> Result<Vec<String>>) -> Result<Vec<String>> {
+    let say = |line: &str| output.notice(line);
+    let client = administrator_soon(host, &say)?;
     let here = Facts::gather(host)?.addresses();
-    let said = make(&Change { client: &client, members: &Bundled { host }, here: &here })?;
+    let said = make(&Change { host, client: &client, members: &Bundled { host }, here: &here, say: &say })?;
     keep_copy(host, &client)?;
     Ok(said)
 }

@@ -3,21 +3,25 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, anyhow};
-use serde_json::Value;
 
 use super::members::Members;
+use super::signs::Watch;
 use crate::cluster::{Record, nodes::dedicated};
 use crate::config::{Node, Roles};
+use crate::host::Host;
 use crate::kubeapi::Client;
 use crate::pki::tokens;
 use crate::report::{Exit, Explain as _};
 
 /// Whom a change goes through.
 pub(super) struct Change<'a> {
+    pub(super) host: &'a Host,
     pub(super) client: &'a Client<'a>,
     pub(super) members: &'a dyn Members,
     /// Addresses of the host that this runs on.
     pub(super) here: &'a [IpAddr],
+    /// What people should know while they wait.
+    pub(super) say: &'a dyn Fn(&str),
 }
 
 impl Change<'_> {
@@ -51,8 +55,8 @@ impl Change<'_> {
         // What would be refused at the end is refused before anything is taken away.
         record.clone().remove_node(name)?;
         self.elsewhere(&node, "remove")?;
-        if !force && self.ready(name)? {
-            return Err(anyhow!("node `{name}` still works"))
+        if !force && self.works(name)? {
+            return Err(anyhow!("node `{name}` still works: its kubelet reports to the cluster"))
                 .hint("run `installer reset --drain` on it first; or say `--force` and switch it off yourself");
         }
         if record.config.runs_etcd(&node) {
@@ -76,9 +80,11 @@ impl Change<'_> {
         let record = self.record()?;
         let node = record.node(name).cloned().ok_or_else(|| unknown(&record, name)).exit(Exit::Usage)?;
         self.elsewhere(&node, "replace")?;
-        if self.ready(name)? {
-            return Err(anyhow!("node `{name}` works, as far as the cluster knows: there is nothing to replace"))
-                .hint("switch the host off; the cluster notices it within a minute");
+        if self.works(name)? {
+            return Err(anyhow!(
+                "node `{name}` works, its kubelet reports to the cluster: there is nothing to replace"
+            ))
+            .hint("switch the host off, then run this again; or `installer node remove` takes a node away for good");
         }
         if record.config.runs_etcd(&node) {
             self.members.replace(name)?;
@@ -131,8 +137,8 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn ready(&self, name: &str) -> Result<bool> {
-        Ok(self.client.find(&path(name))?.is_some_and(|node| ready(&node)))
+    fn works(&self, name: &str) -> Result<bool> {
+        Watch { host: self.host, client: self.client, say: self.say }.works(name)
     }
 
     fn elsewhere(&self, node: &Node, verb: &str) -> Result<()> {
@@ -145,19 +151,13 @@ impl Change<'_> {
     }
 }
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("/api/v1/nodes/{name}")
 }
 
 fn unknown(record: &Record, name: &str) -> anyhow::Error {
     let nodes: Vec<&str> = record.config.nodes.iter().map(|node| node.name.as_str()).collect();
     anyhow!("the cluster has no node `{name}`; it has {}", nodes.join(", "))
-}
-
-/// Whether a node object says that its kubelet works.
-pub(super) fn ready(node: &Value) -> bool {
-    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|found| found["type"] == "Ready" && found["status"] == "True")
 }
 
 /// API servers name dedicated etcd members on their command line; nothing else names other nodes there.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::list::rows;
 use super::members::Members;
 use super::nodes::Change;
+use super::signs::lease;
 use crate::agent::RECORD;
 use crate::cluster::Record;
 use crate::cluster::known::{Known, Moved};
@@ -56,6 +57,13 @@ fn cluster() -> Server {
     for (name, ready) in [("m1", "True"), ("m2", "True"), ("m3", "Unknown"), ("w1", "False")] {
         server.put(&format!("/api/v1/nodes/{name}"), node(name, ready));
     }
+    let mut renewed = 0;
+    server.fault(move |request| {
+        // Kubelets that live: each look at a lease finds it renewed.
+        renewed += 1;
+        (request == format!("GET {}", lease("m2")))
+            .then(|| (200, json!({ "spec": { "renewTime": renewed.to_string() } })))
+    });
     server
 }
 
@@ -100,7 +108,9 @@ impl Members for Asked {
 }
 
 fn on_m1<T>(client: &Client<'_>, members: &Asked, change: impl FnOnce(&Change<'_>) -> Result<T>) -> Result<T> {
-    change(&Change { client, members, here: &[address(1)] })
+    let directory = tempfile::tempdir()?;
+    let host = Host::under(directory.path());
+    change(&Change { host: &host, client, members, here: &[address(1)], say: &|_| () })
 }
 
 fn record(server: &Server) -> Record {
@@ -192,8 +202,48 @@ fn what_must_not_be_removed_is_refused_before_anything_changes() {
     assert_eq!(server.changes(), [""; 0]);
     on_m1(&client, &Asked::default(), |change| change.remove("m2", true)).unwrap();
     on_m1(&client, &Asked::default(), |change| change.remove("m3", true)).unwrap();
-    let on_w1 = Change { client: &client, members: &Asked::default(), here: &[address(7)] };
+    let directory = tempfile::tempdir().unwrap();
+    let (host, members) = (Host::under(directory.path()), Asked::default());
+    let on_w1 = Change { host: &host, client: &client, members: &members, here: &[address(7)], say: &|_| () };
     assert!(on_w1.remove("m1", true).unwrap_err().to_string().contains("last master"));
+}
+
+/// A host that was switched off a moment ago: the cluster still believes in it.
+#[test]
+fn a_node_without_a_sign_of_life_is_gone() {
+    let (directory, server, members) = (tempfile::tempdir().unwrap(), cluster(), Asked::default());
+    let (host, client) = (Host::under(directory.path()), server.client());
+    let said = Mutex::new(Vec::new());
+    let say = |line: &str| said.lock().unwrap().push(line.to_owned());
+    let change = Change { host: &host, client: &client, members: &members, here: &[address(1)], say: &say };
+    let silent = |after: usize, then: (u16, Value)| {
+        let mut looks = 0;
+        server.fault(move |request| {
+            looks += usize::from(request == "GET /api/v1/nodes/m2");
+            let (node, lease) = (request == "GET /api/v1/nodes/m2", request == format!("GET {}", lease("m2")));
+            let lease = lease.then(|| (200, json!({ "spec": { "renewTime": "then" } })));
+            if node && looks == after { Some(then.clone()) } else { lease }
+        });
+    };
+    let seconds = || host.monotonic().as_secs();
+    // The cluster notices.
+    silent(5, (200, node("m2", "Unknown")));
+    change.replace("m2").unwrap();
+    assert_eq!(seconds(), 8);
+    assert!(said.lock().unwrap()[0].contains("looking for a sign of life, up to 45 s"), "{:?}", said.lock().unwrap());
+    // It does not, and nobody renews the lease; a time when the API does not answer proves nothing.
+    server.put("/api/v1/nodes/m2", node("m2", "True"));
+    silent(10, (503, json!({})));
+    change.replace("m2").unwrap();
+    assert!((66..72).contains(&(seconds() - 8)), "{}", seconds());
+    // An API that never answers again proves nothing.
+    server.put("/api/v1/nodes/m2", node("m2", "True"));
+    let mut looks = 0;
+    server.fault(move |request| {
+        looks += usize::from(request == "GET /api/v1/nodes/m2");
+        (looks > 1 && request.contains("/nodes/m2")).then(|| (503, json!({})))
+    });
+    assert!(change.replace("m2").unwrap_err().to_string().contains("did not say"));
 }
 
 #[test]
