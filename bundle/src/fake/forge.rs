@@ -88,7 +88,7 @@ pub(super) fn zstd(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 type Edit = Box<dyn Fn(&mut Value)>;
 type TextEdit = Box<dyn Fn(String) -> String>;
 
-/// A bundle with one program component, `victim`, of which any part can be forged; it is properly signed.
+/// A bundle with one program component, `etcd`, of which any part can be forged; it is properly signed.
 pub(super) struct Forge {
     /// The uncompressed layer.
     pub layer: Vec<u8>,
@@ -131,7 +131,8 @@ impl Forge {
     pub(super) fn bytes(&self) -> Result<Vec<u8>, Error> {
         let fake = Fake::new();
         let release = fake.release()?;
-        let component = super::component("victim", "1.0", super::Kind::Program, &[super::Role::Master])?;
+        let component =
+            super::component("etcd", "1.0", super::Kind::Program, &[super::Role::Master, super::Role::Etcd])?;
         let compressed = match &self.compressed {
             Some(bytes) => bytes.clone(),
             None => zstd(&self.layer)?,

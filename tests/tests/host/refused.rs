@@ -22,8 +22,9 @@ const BUNDLE: &str = "/run/refused.bundle";
 pub(crate) fn hostile_bundles_change_nothing(stage: &Stage) -> Result<()> {
     let master = stage.bare()?;
     master.host.write("/run/fake.pub", Key::Publisher.public_text())?;
+    member_of_a_founded_cluster(master)?;
     master.host.write(BUNDLE, Fake::new().bytes()?)?;
-    let good = offer(master, "verify", "/run/fake.pub")?;
+    let good = offer(master, &["verify"])?;
     ensure!(good.success(), "a good bundle is refused, so that refusals prove nothing: {}", good.tail());
 
     let everything = master.host.snapshot()?;
@@ -34,7 +35,7 @@ pub(crate) fn hostile_bundles_change_nothing(stage: &Stage) -> Result<()> {
     let mut wrong = Vec::new();
     for (name, bytes) in &crimes {
         master.host.write(BUNDLE, bytes)?;
-        let refused = offer(master, "install", "/run/fake.pub")?;
+        let refused = offer(master, &["install", "--role", "etcd", "--config", "/run/etcd.toml"])?;
         if refused.code != Some(4) {
             wrong.push(format!("{name}: {:?} {}", refused.code, refused.tail()));
         }
@@ -50,6 +51,18 @@ pub(crate) fn hostile_bundles_change_nothing(stage: &Stage) -> Result<()> {
     );
     let changes = everything.changes(&master.host.snapshot()?);
     ensure!(changes.is_empty(), "refusals changed {changes:#?}");
+    master.host.run("rm -r /etc/sealift")?;
+    Ok(())
+}
+
+/// The museum's bundles have no more than etcd, so they are offered to a host that has no other role and its founding
+/// already: nothing but the bundle can be refused there.
+fn member_of_a_founded_cluster(master: &Master) -> Result<()> {
+    let roles = "sed 's/\"master\"/\"master\", \"etcd\"/' /root/cluster.toml > /run/etcd.toml";
+    master.host.run(roles)?;
+    master.host.run("install -d -m 0700 /etc/sealift/secrets")?;
+    let founding = r#"{"id":"0123456789abcdef0123456789abcdef"}"#;
+    master.host.run(&format!("umask 077; echo '{founding}' > /etc/sealift/secrets/founding.json"))?;
     Ok(())
 }
 
@@ -121,7 +134,7 @@ pub(crate) fn older_and_other_bundles_are_refused(stage: &Stage) -> Result<()> {
         ("one of another release line", Fake::new().name("another-line").sequence(sequence + 1)),
     ] {
         master.host.write(BUNDLE, fake.bytes()?)?;
-        let refused = offer(master, "install", "/run/fake.pub")?;
+        let refused = offer(master, &["install", "--role", "master", "--config", "/root/cluster.toml"])?;
         ensure!(refused.code == Some(4), "{what}: {:?} {}", refused.code, refused.tail());
         let tail = refused.tail();
         let reason = tail.contains("sequence") || tail.contains("its name is");
@@ -132,12 +145,9 @@ pub(crate) fn older_and_other_bundles_are_refused(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn offer(master: &Master, command: &str, key: &str) -> Result<Finished> {
-    let process = master.host.inside("/root/installer").args([command, "--bundle", BUNDLE, "--key", key]);
-    match command {
-        "verify" => process.finish(),
-        _ => process.args(["--role", "master", "--config", "/root/cluster.toml"]).finish(),
-    }
+fn offer(master: &Master, arguments: &[&str]) -> Result<Finished> {
+    let bundle = ["--bundle", BUNDLE, "--key", "/run/fake.pub"];
+    master.host.inside("/root/installer").args(arguments).args(bundle).finish()
 }
 
 /// One bit in each kind of place: layout mark, index, signature, a manifest or config, first and last layer.
