@@ -9,12 +9,12 @@ use bundle::component::Kind;
 use bundle::{Architecture, ComponentName, Digest};
 
 use crate::base::Base;
-use crate::debian_version;
 use crate::failure::Failure;
 use crate::glob;
 use crate::lock::{Lock, LockedArtifact, LockedComponent};
 use crate::manifest::{Artifact, ComponentText, Distribution, Manifest, PackageSource, Placeholders, Source, Trust};
 use crate::source::registry::Reference;
+use bundle::debian_version;
 
 /// The components of the manifest as the lock names them, images of addons left out: only resolving finds those.
 pub fn wanted(manifest: &Manifest) -> BTreeSet<ComponentName> {

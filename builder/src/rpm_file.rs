@@ -8,7 +8,7 @@ use std::io::Read;
 use anyhow::Context as _;
 
 use crate::failure::Failure;
-use crate::rpm_version::Evr;
+use bundle::rpm_version::Evr;
 
 const LEAD_SIZE: usize = 96;
 const LEAD_MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];

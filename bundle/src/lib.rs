@@ -9,6 +9,7 @@
 pub mod addon;
 mod archive;
 pub mod component;
+pub mod debian_version;
 pub mod digest;
 mod error;
 #[cfg(feature = "fake")]
@@ -24,6 +25,7 @@ mod oci;
 mod pipe;
 mod random;
 mod release;
+pub mod rpm_version;
 pub mod sign;
 mod sink;
 mod unpack;

@@ -10,6 +10,7 @@ mod fake;
 mod files;
 mod kernel;
 mod network;
+pub mod packages;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use deb822_fast::Deb822;
 
 use super::{Base, Family};
-use crate::debian_version;
 use crate::failure::Failure;
+use bundle::debian_version;
 
 /// Directories of the modules that components may ask for; those of plain hardware are left out.
 const MODULE_DIRECTORIES: [&str; 4] = ["kernel/net/", "kernel/fs/", "kernel/crypto/", "kernel/lib/"];

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use bundle::{Architecture, ComponentName, Version};
 
-use crate::debian_version;
 use crate::failure::Failure;
 use crate::http::Unreachable;
 use crate::lock::{AptProof, Lock, LockedArtifact, LockedComponent, Resolved};
@@ -19,6 +18,7 @@ use crate::session::Session;
 use crate::source::apt::{self, Interest, Offers, Request};
 use crate::source::https::{self, Asking, Resolution, Resolver};
 use crate::source::rpm_md::Repositories;
+use bundle::debian_version;
 use images::Images;
 use packages::Wanted;
 

@@ -9,7 +9,6 @@ use bundle::{Architecture, ComponentName, Version};
 use super::rpm;
 use crate::base::{Base, Family};
 use crate::closure::deb::{self, Closure, Request, Universe};
-use crate::debian_version;
 use crate::failure::Failure;
 use crate::fit;
 use crate::http::Unreachable;
@@ -18,6 +17,7 @@ use crate::manifest::{Distribution, Manifest, PackageSource, Trust};
 use crate::session::Session;
 use crate::source::apt::Offers;
 use crate::source::rpm_md::Repositories;
+use bundle::debian_version;
 
 /// A closure that the manifest asks for.
 #[derive(Debug)]

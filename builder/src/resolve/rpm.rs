@@ -7,9 +7,9 @@ use crate::base::{Base, Family};
 use crate::closure;
 use crate::failure::Failure;
 use crate::lock::LockedArtifact;
-use crate::rpm_version::Evr;
 use crate::session::Session;
 use crate::source::rpm_md::{Offers, Package};
+use bundle::rpm_version::Evr;
 
 /// The best package of a name: the one of this version, else the newest.
 pub(super) fn single(

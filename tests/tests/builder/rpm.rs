@@ -302,7 +302,7 @@ pub(crate) fn a_bundle_of_rpm_packages_is_what_rpm_and_dnf_expect() -> Result<()
 
 /// The table of the version comparison, given to rpm itself.
 pub(crate) fn versions_compare_as_rpm_compares_them() -> Result<()> {
-    let table = include_str!("../../../builder/src/rpm_version.rs");
+    let table = include_str!("../../../bundle/src/rpm_version.rs");
     let cases = table.split("KNOWN_CASES").nth(1).and_then(|rest| rest.split("];").next()).context("no table")?;
     let mut count = 0;
     for line in cases.lines().filter(|line| line.trim_start().starts_with("(\"")) {

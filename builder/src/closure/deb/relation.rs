@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::debian_version;
 use crate::failure::Failure;
+use bundle::debian_version;
 
 /// How versions are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::clash::{Clash, excludes, provides};
 use super::relation::{Group, Operator, Relation, parse_list};
 use super::requirement::{Present, Requirement, Root, Why};
 use super::universe::{Facts, Universe};
-use crate::debian_version;
+use bundle::debian_version;
 
 /// Packages tried before the search is given up: a hundred times what a large closure takes.
 const STEPS: usize = 100_000;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use bundle::Architecture;
 
 use super::relation::{Group, Relation, parse_groups, parse_list};
-use crate::debian_version;
 use crate::source::apt::{Field, Package};
+use bundle::debian_version;
 
 /// A package on offer.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use super::expression::Expression;
 use super::solver::Solver;
-use crate::rpm_version::{Relation, overlaps};
 use crate::source::rpm_md::{Dependency, Package};
+use bundle::rpm_version::{Relation, overlaps};
 
 impl Solver<'_, '_> {
     /// Notes every conflict of what was chosen. To be called at the end.

@@ -2,8 +2,8 @@
 //! `(a with b)`, `(a without b)`, `(a unless b else c)`.
 
 use crate::failure::Failure;
-use crate::rpm_version::{Evr, Relation};
 use crate::source::rpm_md::Dependency;
+use bundle::rpm_version::{Evr, Relation};
 
 /// Deepest nesting.
 const DEPTH_LIMIT: usize = 32;

@@ -9,8 +9,8 @@ use super::expression::Expression;
 use super::target::Target;
 use super::universe::{Owners, Universe};
 use crate::base::Base;
-use crate::rpm_version::Evr;
 use crate::source::rpm_md::{Dependency, Package};
+use bundle::rpm_version::Evr;
 
 /// A requirement that waits.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bundle::Architecture;
 
 use crate::base::Base;
-use crate::rpm_version::{self, Evr, Relation};
 use crate::source::rpm_md::{Dependency, Package};
+use bundle::rpm_version::{self, Evr, Relation};
 
 /// Features of rpm that packages ask for (`rpm --showrc`, "Features supported by rpmlib") and that rpm 4.16, the one of
 /// EL9, has.

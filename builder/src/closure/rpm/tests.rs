@@ -7,9 +7,9 @@ use bundle::{Architecture, Digest};
 
 use super::resolve;
 use crate::base::{Base, Family};
-use crate::rpm_version::{Evr, Relation};
 use crate::source::rpm_md::checksum::Checksum;
 use crate::source::rpm_md::{Dependency, Package};
+use bundle::rpm_version::{Evr, Relation};
 
 /// `name`, or `name >= 1`.
 fn dependency(text: &str) -> Dependency {

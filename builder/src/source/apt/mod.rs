@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bundle::Architecture;
 
-use crate::debian_version;
 use crate::failure::Failure;
 use crate::glob;
 use crate::lock::{AptProof, LockedArtifact, Resolved};
 use crate::output::Output;
 use crate::session::Session;
+use bundle::debian_version;
 
 pub use archive::Archive;
 pub use auth::Credentials;

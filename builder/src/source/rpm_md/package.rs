@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::checksum::Checksum;
-use crate::rpm_version::{Evr, Relation, overlaps};
+use bundle::rpm_version::{Evr, Relation, overlaps};
 
 /// One package on offer, with what a closure needs to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::checksum::Checksum;
 use super::package::{Dependency, Package};
 use super::xml::{self, Element, Node};
 use crate::failure::Failure;
-use crate::rpm_version::{Evr, Relation};
+use bundle::rpm_version::{Evr, Relation};
 
 /// No repository has more packages.
 const PACKAGE_LIMIT: usize = 1 << 20;
