@@ -194,11 +194,14 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
             Check::Needed(left) => left,
         };
         // What another host did in the meantime may ask for more here (a learner that has caught up is promoted), also
-        // between the end of an apply and this check. The same changes once more are a step that does not do what it says.
+        // between the end of an apply and this check. The same changes once more are a step that does not do what it says;
+        // without changes it only waits, for others first and then for itself, and may do so again.
         rounds += 1;
-        if !waited && refused.is_none() && (changes == applied || rounds > ROUNDS) {
+        let again = changes == applied && !changes.is_empty();
+        if !waited && refused.is_none() && (again || rounds > ROUNDS) {
             let left: Vec<String> = changes.into_iter().map(|change| change.0).collect();
-            bail!("was applied, and still needed afterwards: {}", left.join("; "));
+            let left = if left.is_empty() { "it is not ready".to_owned() } else { left.join("; ") };
+            bail!("was applied, and still needed afterwards: {left}");
         }
     }
 }

@@ -176,6 +176,16 @@ fn a_step_is_asked_again_while_it_waits_and_may_then_need_more() {
 }
 
 #[test]
+fn a_step_that_only_has_to_get_ready_is_applied_again_and_not_for_ever() {
+    let unready = || Check::Needed(Vec::new());
+    let steps = [Scripted::boxed("kubelet", [needed(), unready(), unready(), Check::Done])];
+    with(&steps, |_, _, result, _| assert_eq!(result.unwrap().changes, 1));
+    with(&[Scripted::boxed("kubelet", [(); 10].map(|()| unready()))], |_, _, result, _| {
+        assert!(format!("{:#}", result.unwrap_err()).ends_with("still needed afterwards: it is not ready"));
+    });
+}
+
+#[test]
 fn other_changes_may_follow_and_not_for_ever() {
     let other = |line: &str| Check::Needed(vec![Change::new(line)]);
     with(&[Scripted::boxed("etcd", [needed(), other("promote it"), Check::Done])], |_, _, result, _| {
