@@ -71,7 +71,7 @@ impl Place {
             Ok(names.into_iter().filter(|name| wanted(name)).map(|name| directory.join(name)).collect())
         };
         match (self.keep, before) {
-            (Keep::NotEtcd, _) => below(&|name| name == "member" || is_log(name)),
+            (Keep::NotEtcd, _) => below(&is_members),
             (Keep::Everything, Some(BeforeImage::Directory { .. } | BeforeImage::Link { .. })) => Ok(Vec::new()),
             _ => below(&|name| name != "lost+found"),
         }
@@ -102,6 +102,11 @@ impl Place {
         let directory = host.entry(&self.path)?.is_some_and(|entry| entry.kind == FileKind::Directory);
         Ok(directory && host.list(&self.path)?.is_empty() && !Mounts::read(host)?.is_mounted(host, &self.path)?)
     }
+}
+
+/// Whether an entry of `data_dir` or `wal_dir` is of an etcd member.
+pub(crate) fn is_members(name: &str) -> bool {
+    name == "member" || is_log(name)
 }
 
 /// A member's write-ahead log in a directory of its own (etcd, server/wal: `SEQUENCE-INDEX.wal`, `N.tmp`).

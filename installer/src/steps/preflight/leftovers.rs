@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::finding::Finding;
 use crate::context::Context;
+use crate::reset::places::is_members;
 
 /// Directories of other installers and of earlier clusters that a node trips over.
 const NODE: &[(&str, &str)] = &[
@@ -43,6 +44,31 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
             "reset the other installation, then remove the directory",
         ));
     }
+    if member {
+        findings.extend(configured(context)?);
+    }
+    Ok(findings)
+}
+
+/// Where the config puts etcd's data. Other things may be on that disk, another member's files may not.
+fn configured(context: &Context<'_>) -> Result<Vec<Finding>> {
+    let etcd = &context.config.etcd;
+    let mut findings = Vec::new();
+    for (key, path) in [("data_dir", Some(&etcd.data_dir)), ("wal_dir", etcd.wal_dir.as_ref())] {
+        let Some(path) = path.filter(|path| !ETCD.iter().any(|(known, _)| Path::new(known) == path.as_path())) else {
+            continue;
+        };
+        let mut names = context.host.list(path)?;
+        names.retain(|name| is_members(name));
+        if !names.is_empty() {
+            findings.push(Finding::refused(
+                format!("`{}`", path.display()),
+                format!("data of another etcd: {}", some_of(&names)),
+                "no member's data there",
+                format!("move it away, or name another directory as `{key}` in `[etcd]`"),
+            ));
+        }
+    }
     Ok(findings)
 }
 
@@ -71,4 +97,39 @@ fn units(context: &Context<'_>) -> Result<Vec<Finding>> {
 fn some_of(names: &[String]) -> String {
     let shown = names.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     if names.len() > 3 { format!("{shown} and {} more", names.len() - 3) } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::tests::Bed;
+
+    fn subjects(bed: &Bed) -> Vec<String> {
+        look(&bed.context()).unwrap().into_iter().map(|finding| finding.subject).collect()
+    }
+
+    #[test]
+    fn a_member_where_the_config_puts_etcd_is_found_and_nothing_else_there() {
+        let mut bed = Bed::new();
+        bed.config.etcd.data_dir = "/disk/etcd".into();
+        bed.config.etcd.wal_dir = Some("/fast/wal".into());
+        bed.put("/disk/etcd/photos/1", "x");
+        bed.put("/fast/wal/backup.wal", "x");
+        assert_eq!(subjects(&bed), [""; 0]);
+        bed.put("/disk/etcd/member/snap/db", "x");
+        bed.put("/fast/wal/0000000000000000-0000000000000000.wal", "x");
+        assert_eq!(subjects(&bed), ["`/disk/etcd`", "`/fast/wal`"]);
+        // On a host where Sealift has begun, it is its own.
+        bed.put("/etc/sealift/pki/ca.crt", "x");
+        assert_eq!(subjects(&bed), [""; 0]);
+    }
+
+    #[test]
+    fn a_host_without_a_member_is_not_asked_for_room() {
+        let mut bed = Bed::new();
+        bed.config.etcd.data_dir = "/disk/etcd".into();
+        bed.put("/disk/etcd/member/snap/db", "x");
+        bed.become_member(&[bundle::component::Role::Worker]);
+        assert_eq!(subjects(&bed), [""; 0]);
+    }
 }
