@@ -49,6 +49,11 @@ impl Plugin {
             Self::Bridge | Self::None => None,
         }
     }
+
+    /// Whether its programs come from elsewhere than the bundle's component `cni`, and so lie in `/opt/cni/bin`.
+    pub fn has_own_programs(self) -> bool {
+        self != Self::Bridge
+    }
 }
 
 /// How kube-proxy brings connections to services to their pods.

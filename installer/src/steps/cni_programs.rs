@@ -1,7 +1,8 @@
-//! The CNI plugins of the bundle where network plugins that are addons expect them: beside their own, in one directory.
+//! The CNI plugins of the bundle where other network plugins expect them: beside their own, in one directory.
 //!
 //! containerd before 2.1 looks for CNI programs in one directory only. flannel and calico put their own into `/opt/cni/bin`
-//! and call `loopback`, `host-local` and `portmap` as well, which are the bundle's.
+//! and call `loopback`, `host-local` and `portmap` as well, which are the bundle's. So do those that a person installs
+//! (`plugin = "none"`).
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::step::{Change, Target};
 
-/// Where a network plugin that is an addon puts its programs; containerd looks there with such a plugin.
+/// Where network plugins put their programs; containerd looks there unless the bundle's own bridge is the plugin.
 pub const DIRECTORY: &str = "/opt/cni/bin";
 
 /// The component that brings them.
@@ -51,7 +52,7 @@ fn missing(context: &Context<'_>) -> Result<Vec<Link>> {
 }
 
 fn links(context: &Context<'_>) -> Vec<Link> {
-    if context.config.network.plugin.addon().is_none() {
+    if !context.config.network.plugin.has_own_programs() {
         return Vec::new();
     }
     let programs = context.component(COMPONENT).map(|component| component.programs.as_slice()).unwrap_or_default();
