@@ -47,17 +47,29 @@ impl Contribution {
 
     /// The record as this host wants it, `None` if it is so.
     pub(super) fn register(&self, found: Option<&Record>) -> Result<Option<Record>> {
-        let live = self.tokens.iter().filter(|(_, token)| token.expires > self.now);
-        let tokens = live.map(|(node, token)| (token.id.clone(), node.to_owned())).collect();
-        let Some(found) = found else { return Record::next(None, &self.config, tokens) };
+        let live = || self.tokens.iter().filter(|(_, token)| token.expires > self.now);
+        let tokens = live().map(|(node, token)| (token.id.clone(), node.to_owned())).collect();
+        let ends = live().map(|(_, token)| (token.id.clone(), token.expires));
+        let Some(found) = found else {
+            let first = Record::next(None, &self.config, tokens)?;
+            return Ok(first.map(|mut first| {
+                first.note_ends(ends);
+                first
+            }));
+        };
         let mut here = found.clone();
         if let Some(moved) = &self.moved {
             moved.apply(&mut here)?;
         }
         // Its config is for this host's address, and it has come so far: this host is where the record says.
         here.arrived(&self.node);
-        let next = Record::next(Some(&here), &self.config, tokens)?.unwrap_or(here);
-        Ok((next != *found).then_some(next))
+        let mut next = Record::next(Some(&here), &self.config, tokens)?.unwrap_or(here);
+        next.note_ends(ends);
+        if next == *found {
+            return Ok(None);
+        }
+        next.forget_ended(self.now);
+        Ok(Some(next))
     }
 
     /// The Secrets of tokens that the cluster does not know yet, and of this host's own until it has joined.

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bundle::Digest;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -30,6 +31,9 @@ const TRIES: usize = 50;
 /// Digests kept of former configs, the newest ones: a ConfigMap holds at most 1 MiB.
 const REMEMBERED: usize = 1000;
 
+/// How long ago a token must have ended to be forgotten: the clocks of hosts differ.
+const LONG_AGO: SignedDuration = SignedDuration::from_hours(24);
+
 /// What the ConfigMap holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -43,6 +47,8 @@ pub struct Record {
     pub revoked: BTreeSet<String>,
     /// Masters whose address has changed in the config and not yet on the host: node → the address it leaves.
     pub moving: BTreeMap<String, IpAddr>,
+    /// When tokens end, as far as whoever made them said so.
+    ends: BTreeMap<String, Timestamp>,
     /// Digests of the configs of former generations, the newest last.
     history: Vec<Digest>,
     text: String,
@@ -61,6 +67,8 @@ struct Stored {
     history: String,
     #[serde(default = "empty_object")]
     moving: String,
+    #[serde(default = "empty_object", rename = "token-ends")]
+    ends: String,
 }
 
 fn empty_list() -> String {
@@ -75,8 +83,8 @@ impl Record {
     /// The record of a config's text.
     pub fn new(text: &str, generation: u64, tokens: BTreeMap<String, String>) -> Result<Self> {
         let config = ClusterConfig::parse(text, Path::new("cluster.toml"))?;
-        let (revoked, moving, history) = Default::default();
-        Ok(Self { config, generation, tokens, revoked, moving, history, text: text.to_owned() })
+        let (revoked, moving, ends, history) = Default::default();
+        Ok(Self { config, generation, tokens, revoked, moving, ends, history, text: text.to_owned() })
     }
 
     /// The config's text.
@@ -117,6 +125,23 @@ impl Record {
         self.revoked.insert(token.to_owned());
     }
 
+    /// Notes when tokens end.
+    pub fn note_ends(&mut self, ends: impl IntoIterator<Item = (String, Timestamp)>) {
+        self.ends.extend(ends.into_iter().filter(|(id, _)| self.tokens.contains_key(id)));
+    }
+
+    /// Forgets tokens that ended long ago, spent and revoked ones too: nothing makes them valid again. For those who write
+    /// the record anyway.
+    pub fn forget_ended(&mut self, now: Timestamp) {
+        let over: Vec<String> =
+            self.ends.iter().filter(|(_, end)| **end + LONG_AGO < now).map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.tokens.remove(&id);
+            self.revoked.remove(&id);
+            self.ends.remove(&id);
+        }
+    }
+
     /// The ids of a node's bootstrap tokens.
     pub fn tokens_of(&self, node: &str) -> Vec<String> {
         self.tokens.iter().filter(|(_, owner)| *owner == node).map(|(id, _)| id.clone()).collect()
@@ -145,6 +170,7 @@ impl Record {
             revoked: json(&self.revoked)?,
             history: json(&self.history)?,
             moving: json(&self.moving)?,
+            ends: json(&self.ends)?,
         })
     }
 
@@ -161,6 +187,7 @@ impl Record {
             serde_json::from_str(&stored.revoked).context("reading the cluster record's revoked tokens")?;
         record.history = serde_json::from_str(&stored.history).context("reading the cluster record's history")?;
         record.moving = serde_json::from_str(&stored.moving).context("reading the cluster record's moving nodes")?;
+        record.ends = serde_json::from_str(&stored.ends).context("reading the ends of the cluster record's tokens")?;
         Ok(record)
     }
 

@@ -296,6 +296,35 @@ fn a_spent_or_revoked_token_is_not_made_again_by_a_host_that_still_has_it() {
     assert_eq!(joined.secrets(None).len(), 1, "only w1's: this host has joined");
 }
 
+/// The record does not grow for ever; what could still be made valid again is remembered.
+#[test]
+fn tokens_that_ended_long_ago_are_forgotten_when_the_record_is_written_anyway() {
+    let now: Timestamp = "2026-01-10T00:00:00Z".parse().unwrap();
+    let days_ago = |days: i64| now - jiff::SignedDuration::from_hours(24 * days);
+    let mut record = Record::new(
+        CONFIG,
+        1,
+        ["spent1", "gone22", "fresh3", "older4"].map(|id| (id.to_owned(), "m1".to_owned())).into(),
+    )
+    .unwrap();
+    record.note_ends(
+        [("spent1", days_ago(3)), ("gone22", days_ago(2)), ("fresh3", days_ago(0)), ("alien5", now)]
+            .map(|(id, end)| (id.to_owned(), end)),
+    );
+    record.revoke("gone22");
+    let server = Server::start();
+    server.put(RECORD, record.object().unwrap());
+    let stored = Record::read(&server.client()).unwrap().unwrap();
+    assert_eq!(stored, record, "it survives the cluster");
+    let mut after = stored;
+    after.forget_ended(now);
+    // Nobody said when the fourth ends.
+    assert_eq!(after.tokens.keys().collect::<Vec<_>>(), ["fresh3", "older4"]);
+    assert!(after.revoked.is_empty() && record.revoked.contains("gone22"));
+    after.forget_ended(now + jiff::SignedDuration::from_hours(25));
+    assert_eq!(after.tokens.keys().collect::<Vec<_>>(), ["older4"]);
+}
+
 #[test]
 fn the_only_member_tells_of_its_own_move_and_nobody_else_may_by_editing() {
     let (server, directory) = (Server::start(), tempfile::tempdir().unwrap());

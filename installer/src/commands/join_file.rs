@@ -64,7 +64,7 @@ fn by_master(host: &Host, arguments: &JoinFile, founding: &Founding, path: &Path
     let source = Source::of_host(host)?;
     let join = fill(&source, founding, &record, node, &tokens, (now, expires))?;
     let sealed = seal::seal(&join.write()?, &sealing)?;
-    hand_out(&client, &tokens, || host.write_new(path, &sealed, 0o600))?;
+    hand_out(&client, &tokens, now, || host.write_new(path, &sealed, 0o600))?;
     for id in earlier(&client, &record, &node.name)? {
         output.line(&format!("an earlier token of `{}` is still valid: `installer token revoke {id}`", node.name));
     }
@@ -137,8 +137,8 @@ fn fill(
 }
 
 /// Registers the tokens, then writes the file that holds them. A file that could not be written leaves no valid token.
-fn hand_out(client: &Client<'_>, tokens: &Tokens, write: impl FnOnce() -> Result<()>) -> Result<()> {
-    register(client, tokens)?;
+fn hand_out(client: &Client<'_>, tokens: &Tokens, now: Timestamp, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    register(client, tokens, now)?;
     write().or_else(|error| {
         for (_, token) in tokens.iter() {
             withdraw(client, &token.id)?;
@@ -148,11 +148,13 @@ fn hand_out(client: &Client<'_>, tokens: &Tokens, write: impl FnOnce() -> Result
 }
 
 /// Makes the cluster know the tokens: their Secrets, whose they are, and that the approver may delete them when spent.
-fn register(client: &Client<'_>, tokens: &Tokens) -> Result<()> {
+fn register(client: &Client<'_>, tokens: &Tokens, now: Timestamp) -> Result<()> {
     let secrets: Vec<_> = tokens.iter().map(|(node, token)| token.object(node)).collect();
     ensure::ensure(client, &secrets)?;
     let record = Record::change(client, |record| {
         record.tokens.extend(tokens.nodes_by_id());
+        record.note_ends(tokens.iter().map(|(_, token)| (token.id.clone(), token.expires)));
+        record.forget_ended(now);
         Ok(())
     })?;
     ensure::ensure(client, &rbac::objects(record.tokens.keys()))?;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::service::{Readiness, Service, UnitText, nothing_before};
 use super::{api, loopback};
 use crate::context::Context;
+use crate::kubeapi::Client;
 use crate::pki::{KUBELET_CLIENT, files};
 
 const SERVER: &str = "/var/lib/kubelet/pki/kubelet-server-current.pem";
@@ -68,7 +69,7 @@ fn missing(context: &Context<'_>, what: &str) -> Readiness {
     ))
 }
 
-/// This node's requests that nobody has decided about: of the first page, because every node asks.
+/// This node's requests that nobody has decided about.
 fn pending(context: &Context<'_>) -> Result<Vec<String>> {
     let tokens = files::known_tokens(context.host)?;
     let node = &context.node.name;
@@ -84,9 +85,16 @@ fn pending(context: &Context<'_>) -> Result<Vec<String>> {
         format!("system:node:{node}"),
         tokens.get(node).map(|token| format!("system:bootstrap:{}", token.id)).unwrap_or_default(),
     ];
-    let page = client.get("/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=250")?;
-    let requests = page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(requests.iter().filter_map(undecided).filter(|(user, _)| users.contains(user)).map(|(_, text)| text).collect())
+    pending_of(&client, &users)
+}
+
+fn pending_of(client: &Client<'_>, users: &[String]) -> Result<Vec<String>> {
+    let mut pending = Vec::new();
+    client.pages("/apis/certificates.k8s.io/v1/certificatesigningrequests", |page| {
+        let undecided = page.iter().filter_map(undecided).filter(|(user, _)| users.contains(user));
+        pending.extend(undecided.map(|(_, text)| text));
+    })?;
+    Ok(pending)
 }
 
 /// User and `NAME (signer)` of a request without approval or denial.
@@ -102,6 +110,22 @@ fn undecided(request: &Value) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_on_a_later_page_is_found() {
+        let server = crate::kubeapi::fake::Server::start();
+        let mut pages = 0;
+        server.fault(move |_| {
+            pages += 1;
+            let user = if pages == 2 { "system:node:m1" } else { "system:node:m9" };
+            let request =
+                serde_json::json!({ "metadata": {"name": "csr-x"}, "spec": {"signerName": "s", "username": user} });
+            let more = if pages < 3 { "more" } else { "" };
+            Some((200, serde_json::json!({ "metadata": {"continue": more}, "items": [request] })))
+        });
+        let found = pending_of(&server.client(), &["system:node:m1".to_owned()]).unwrap();
+        assert_eq!(found, ["csr-x (s)"]);
+    }
 
     #[test]
     fn only_undecided_requests_are_named() {

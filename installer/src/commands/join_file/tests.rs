@@ -89,7 +89,7 @@ fn a_master_gives_a_new_node_what_it_needs_and_a_token_that_the_cluster_knows() 
         let inside = Tokens::parse(read.files[TOKENS].expose()).unwrap();
         assert_eq!(inside.nodes_by_id(), tokens.nodes_by_id(), "its own token, not those of this host");
 
-        hand_out(&bed.server.client(), &tokens, || Ok(())).unwrap();
+        hand_out(&bed.server.client(), &tokens, bed.host.now(), || Ok(())).unwrap();
         assert!(bed.secret(&tokens));
         let record = Record::read(&bed.server.client()).unwrap().unwrap();
         assert!(tokens.iter().all(|(_, token)| record.tokens.get(&token.id).is_some_and(|owner| owner == node)));
@@ -107,7 +107,7 @@ fn a_master_gives_a_new_node_what_it_needs_and_a_token_that_the_cluster_knows() 
 fn a_file_that_could_not_be_written_leaves_no_valid_token() {
     let bed = Bed::new();
     let tokens = bed.tokens("w1", HOUR);
-    let error = hand_out(&bed.server.client(), &tokens, || Err(anyhow!("no space left"))).unwrap_err();
+    let error = hand_out(&bed.server.client(), &tokens, bed.host.now(), || Err(anyhow!("no space left"))).unwrap_err();
     assert!(error.to_string().contains("no space left"));
     assert!(!bed.secret(&tokens));
     assert_eq!(bed.listed(), [(String::new(), State::Revoked)]);
@@ -118,7 +118,7 @@ fn tokens_are_listed_with_what_became_of_them_and_withdrawn_by_id_or_node() {
     let bed = Bed::new();
     let (short, long, other) = (bed.tokens("w1", HOUR), bed.tokens("w1", 5 * HOUR), bed.tokens("m2", 5 * HOUR));
     for tokens in [&short, &long, &other] {
-        hand_out(&bed.server.client(), tokens, || Ok(())).unwrap();
+        hand_out(&bed.server.client(), tokens, bed.host.now(), || Ok(())).unwrap();
     }
     bed.host.fake().set_now(bed.host.now() + 2 * HOUR);
     let states = |bed: &Bed| bed.listed().into_iter().map(|(_, state)| state).collect::<Vec<_>>();
@@ -142,7 +142,7 @@ fn tokens_are_listed_with_what_became_of_them_and_withdrawn_by_id_or_node() {
 fn a_revoked_token_is_withdrawn_from_the_record_before_its_secret_goes() {
     let bed = Bed::new();
     let tokens = bed.tokens("w1", HOUR);
-    hand_out(&bed.server.client(), &tokens, || Ok(())).unwrap();
+    hand_out(&bed.server.client(), &tokens, bed.host.now(), || Ok(())).unwrap();
     bed.server.fault(|request| request.starts_with("DELETE ").then(|| (500, json!({}))));
     assert!(revoke(&bed.server.client(), "w1").is_err());
     let record = Record::read(&bed.server.client()).unwrap().unwrap();
@@ -157,4 +157,16 @@ fn unknown_nodes_and_plain_files_with_keys_are_refused() {
     let plain = |name: &str| require_plain_worker(&config, node_of(&config, name).unwrap(), true);
     assert!(plain("w1").is_ok());
     assert!(render(&plain("m2").unwrap_err()).contains("leave `--plain` out"));
+}
+
+#[test]
+fn another_token_makes_the_cluster_forget_those_that_ended_long_ago() {
+    let bed = Bed::new();
+    let old = bed.tokens("w1", HOUR);
+    hand_out(&bed.server.client(), &old, bed.host.now(), || Ok(())).unwrap();
+    bed.host.fake().set_now(bed.host.now() + 26 * HOUR);
+    let new = bed.tokens("m2", HOUR);
+    hand_out(&bed.server.client(), &new, bed.host.now(), || Ok(())).unwrap();
+    let record = Record::read(&bed.server.client()).unwrap().unwrap();
+    assert_eq!(record.tokens, new.nodes_by_id());
 }

@@ -19,7 +19,7 @@ use super::api::{self, APISERVER_PORT};
 use crate::context::Context;
 use crate::kubeapi::Distrust;
 use crate::pki::{Inspection, files};
-use crate::report::Explain as _;
+use crate::report::{Exit, Explain as _};
 use crate::step::{Check, Step};
 
 /// How long masters may say that they do not know the token, when none says that it does: a cluster that is just being founded gets
@@ -65,7 +65,8 @@ impl Step for Join {
         }
         let tokens = files::known_tokens(context.host)?;
         let Some(token) = tokens.get(node) else {
-            return Err(anyhow!("this host has no bootstrap token for node `{node}`")).hint(another_file(node));
+            let error = anyhow!("this host has no bootstrap token for node `{node}`");
+            return Err(error).exit(Exit::Usage).hint(another_file(node));
         };
         let question = Question { authority, token: token.text(), now: context.host.now() };
         let masters: Vec<(String, SocketAddr)> = context
@@ -133,7 +134,8 @@ impl Join {
     fn unknown(&self, context: &Context<'_>, all: &str, ended: Option<&str>) -> Result<Check> {
         let node = &context.node.name;
         if let Some(end) = ended {
-            return Err(anyhow!("the bootstrap token of node `{node}` ended on {end}")).hint(another_file(node));
+            let error = anyhow!("the bootstrap token of node `{node}` ended on {end}");
+            return Err(error).exit(Exit::Usage).hint(another_file(node));
         }
         let now = context.host.monotonic();
         let since = self.unknown_since.get().unwrap_or(now);
@@ -142,6 +144,7 @@ impl Join {
             return Err(anyhow!(
                 "the cluster does not know the bootstrap token of node `{node}`: it ended or was revoked"
             ))
+            .exit(Exit::Usage)
             .hint(another_file(node));
         }
         Ok(Check::Waiting(format!("the cluster to know this node's token: {all}")))

@@ -11,7 +11,7 @@ use super::*;
 use crate::kubeapi::tests::{Server, answer, authority, leaf};
 use crate::pki::tokens::{Token, Tokens};
 use crate::pki::{Authority, KUBELET_CLIENT, Usage};
-use crate::report::render;
+use crate::report::{Exit, exit_of, render};
 
 const M1: &str = "127.0.0.1";
 const M2: &str = "127.0.0.2";
@@ -80,6 +80,13 @@ impl Cluster {
         render(&self.check().unwrap_err())
     }
 
+    /// What needs another join file; the run in the background does not try again after that.
+    fn needs_a_person(&self) -> String {
+        let error = self.check().unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Usage);
+        render(&error)
+    }
+
     /// What the masters were sent.
     fn requests(self) -> Vec<String> {
         self.servers.into_iter().flat_map(Server::stop).map(|(request, _)| request).collect()
@@ -145,7 +152,7 @@ fn a_token_that_stays_unknown_is_refused_after_a_while() {
     cluster.master(M1, &[unknown(), unknown()]);
     assert!(cluster.waits_for().contains("the cluster to know this node's token"));
     cluster.bed.host.pause(UNKNOWN_FOR);
-    let text = cluster.refusal();
+    let text = cluster.needs_a_person();
     assert!(text.contains("it ended or was revoked") && text.contains("join-file --node n2"), "{text}");
 }
 
@@ -178,7 +185,7 @@ fn a_token_that_has_ended_is_refused_at_once() {
     cluster.token(Duration::from_secs(60));
     cluster.bed.host.pause(Duration::from_secs(61));
     cluster.master(M1, &[unknown()]);
-    let text = cluster.refusal();
+    let text = cluster.needs_a_person();
     assert!(text.contains("the bootstrap token of node `n2` ended on 20"), "{text}");
 }
 
