@@ -22,7 +22,8 @@ pub const UNIT: &str = "sealift-resume.service";
 /// A run in the background is stopped between two changes; a single one may take this long.
 const STOP_WITHIN: Duration = Duration::from_secs(330);
 
-/// Exit code 6 is an expected end, and tried again; wrong usage (2) and a refused bundle (4) need a person.
+/// Exit code 6 is an expected end, and tried again; wrong usage (2: also a join file whose token ended or was revoked) and a
+/// refused bundle (4) need a person: `installer status` goes on saying so.
 fn unit(installer: &Digest) -> String {
     let installer = program_path(installer);
     format!(

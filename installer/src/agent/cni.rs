@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub const FILE: &str = "/etc/cni/net.d/10-sealift.conflist";
 /// The bridge on which the pods are.
 pub const BRIDGE: &str = "cni0";
+/// The network's name; CNI plugins put it into comments of their rules.
+pub const NETWORK: &str = "sealift";
 /// Address reservations; lost at a reboot like the pods that hold them.
 const RESERVATIONS: &str = "/run/sealift/ipam";
 
@@ -27,7 +29,7 @@ pub fn conflist(pods: IpNet, plugins: &str, mtu: u32) -> String {
     };
     let list = json!({
         "cniVersion": specification(plugins),
-        "name": "sealift",
+        "name": NETWORK,
         "plugins": [
             {
                 "type": "bridge",

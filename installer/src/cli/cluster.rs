@@ -150,7 +150,8 @@ pub struct Reset {
     #[arg(long)]
     pub yes: bool,
 
-    /// Remove this host also when it cannot leave etcd in order
+    /// Go on although this host cannot leave etcd in order, pods that nothing makes anew would end, the journal is damaged, or
+    /// rules and settings cannot be put back
     #[arg(long)]
     pub force: bool,
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::background;
 use crate::cluster;
 use crate::cluster::etcd::{self, Left};
 use crate::config::Etcd;
@@ -88,7 +89,7 @@ impl<'a> Reset<'a> {
 
     /// Stops a run that goes on in the background: it holds the lock.
     pub fn stop_resuming(host: &Host, survey: &Survey) -> Result<()> {
-        let resume: Vec<String> = survey.units.iter().filter(|unit| *unit == units::RESUME).cloned().collect();
+        let resume: Vec<String> = survey.units.iter().filter(|unit| *unit == background::UNIT).cloned().collect();
         units::stop(host, &resume).map(drop)
     }
 
@@ -100,7 +101,9 @@ impl<'a> Reset<'a> {
             ("units", "Stop the services", Self::units),
             ("containers", "End all containers", |reset| processes::end(reset.host)),
             ("mounts", "Unmount what pods and containers mounted", |reset| mounts::unmount(reset.host)),
-            ("network", "Take the pod network away", |reset| network::remove(reset.host, reset.nodes())),
+            ("network", "Take the pod network away", |reset| {
+                network::remove(reset.host, reset.nodes(), &mut reset.left)
+            }),
             ("data", "Delete data", Self::data),
             ("settings", "Put settings of the host back", Self::undo),
             ("installation", "Delete the installation", Self::finish),

@@ -15,12 +15,12 @@ use crate::host::{Command, Host};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Takes the network away. `nodes` says whether a kubelet, and so a CNI plugin, ever worked here.
-pub(super) fn remove(host: &Host, nodes: bool) -> Result<Vec<String>> {
+/// Takes the network away. `nodes` says whether a kubelet, and so a CNI plugin, ever worked here. What stays goes to `left`.
+pub(super) fn remove(host: &Host, nodes: bool, left: &mut Vec<String>) -> Result<Vec<String>> {
     let mut done = Vec::new();
     if nodes {
         done.extend(kube_proxy(host)?);
-        done.extend(rules::remove(host)?);
+        done.extend(rules::remove(host, left)?);
         done.extend(links(host)?);
     }
     done.extend(own_routes(host)?);
@@ -121,7 +121,7 @@ mod tests {
         fake.on("ip -6 route", Reply::fail(2, "RTNETLINK answers: not supported"));
         fake.on("nft", Reply::ok("table ip sealift\ntable inet firewall\ntable ip6 kube-proxy\n"));
         fake.on("ip6tables-save", Reply::fail(3, "can't initialize"));
-        remove(&host, true).unwrap();
+        remove(&host, true, &mut Vec::new()).unwrap();
         let changing = |line: &String| line.contains("delete") || line.contains("flush");
         let commands: Vec<String> = fake.commands().into_iter().filter(changing).collect();
         assert_eq!(
@@ -135,7 +135,7 @@ mod tests {
             ]
         );
         fake.clear();
-        remove(&host, false).unwrap();
+        remove(&host, false, &mut Vec::new()).unwrap();
         assert!(!fake.commands().iter().any(|line| line.contains("link") || line.contains("kube-proxy")));
     }
 }

@@ -45,7 +45,8 @@ impl Survey {
     /// Looks at the host. A damaged journal is no hindrance here.
     pub fn of(host: &Host) -> Result<Self> {
         let journal = Journal::read(host).ok();
-        let mut survey = Self { units: units::all(host)?, config: known(host, journal.as_ref()), ..Self::default() };
+        let (units, config) = (units::ours(host, journal.as_ref())?, known(host, journal.as_ref()));
+        let mut survey = Self { units, config, ..Self::default() };
         for path in [HOME, STATE, RUN] {
             if host.exists(Path::new(path))? {
                 survey.directories.push(path.into());

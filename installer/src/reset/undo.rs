@@ -38,11 +38,11 @@ impl Reset<'_> {
                 }
             };
             restore(&is_file);
-            units::forget(self.host, &self.survey.units)?;
+            units::forget(self.host, &self.survey.units, Some(journal))?;
             // A unit that was somebody else's can only be started with its own file again.
             restore(&|target| !is_file(target));
         } else {
-            units::forget(self.host, &self.survey.units)?;
+            units::forget(self.host, &self.survey.units, None)?;
         }
         if !failed.is_empty() {
             bail!("not put back: {}", failed.join("; "));

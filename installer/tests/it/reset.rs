@@ -24,6 +24,9 @@ const YES: Reset = Reset {
     format: Format { json: false },
 };
 
+/// A unit of the operator's that runs one of our programs.
+const OPERATORS: &str = "/etc/systemd/system/morning-check.service";
+
 /// A program that fills directories once its unit is started.
 struct Program {
     name: &'static str,
@@ -91,6 +94,7 @@ fn bed() -> Bed {
     for (path, text, mode) in [
         ("/etc/example.conf", "before\n", 0o600),
         ("/etc/systemd/system/ssh.service", "ExecStart=/usr/sbin/sshd\n", 0o644),
+        (OPERATORS, "ExecStart=/opt/sealift/bin/installer check\n", 0o644),
         ("/etc/sealift/trusted-keys/ours.pub", "key", 0o644),
         ("/etc/sealift/trust.toml", "threshold = 1\n", 0o644),
         ("/var/log/pods/older/0.log", "someone's", 0o644),
@@ -141,6 +145,8 @@ fn reset_gives_the_host_back_and_a_second_one_finds_nothing() {
     assert_eq!(exit_of(&error), Exit::Usage, "nobody agreed");
     assert_eq!(reset(&bed.host).unwrap(), Exit::Done);
     assert!(bed.host.exists(Path::new("/var/log/pods/older/0.log")).unwrap(), "it was there before");
+    let named: Vec<String> = bed.host.fake().commands().into_iter().filter(|line| line.contains("morning")).collect();
+    assert_eq!(named, Vec::<String>::new(), "the operator's unit");
     assert_same(&without_foreign_growth(&bed.tree()), &before, "after reset");
     bed.host.fake().clear();
     assert_eq!(reset(&bed.host).unwrap(), Exit::Done);
