@@ -86,7 +86,8 @@ pub(crate) fn a_dead_master_is_replaced(stage: &Stage) -> Result<()> {
 /// A worker leaves in order.
 pub(crate) fn a_worker_is_removed(stage: &Stage) -> Result<()> {
     let cluster = super::refused::with_a_sixth(stage)?;
-    cluster.host("w3")?.run(&format!("{INSTALLER} reset --yes"))?;
+    let reset = cluster.host("w3")?.run(&format!("{INSTALLER} reset --yes 2>&1"))?.stdout;
+    ensure!(reset.contains("tell the cluster that node w3 is away"), "{reset}");
     cluster.host("m3")?.run(&format!("{INSTALLER} node remove w3"))?;
     cluster.scrap("w3")?;
     cluster.ready(SETTLED)?;
