@@ -16,10 +16,12 @@ use serde::Deserialize;
 pub mod addons;
 mod check;
 pub mod edit;
+pub mod host;
 pub mod network;
 
 pub use addons::Addons;
 pub use check::ConfigError;
+pub use host::HostSettings;
 pub use network::{Network, Plugin, ProxyMode};
 
 /// The roles of one host.
@@ -108,6 +110,8 @@ pub struct ClusterConfig {
     pub addons: Addons,
     /// `[kernel]`.
     pub kernel: Kernel,
+    /// `[host]`.
+    pub host: HostSettings,
     /// `[certificates]`.
     pub certificates: Certificates,
     /// Digest of the file's bytes.

@@ -8,9 +8,12 @@
 mod command;
 mod fake;
 mod files;
+pub mod firewall;
 mod kernel;
+pub mod marks;
 mod network;
 pub mod packages;
+pub mod swap;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -24,7 +27,7 @@ use jiff::Timestamp;
 pub use command::{Command, Finished, Output};
 pub use fake::{Fake, Reply};
 pub use files::{Entry, FileKind};
-pub use kernel::{mount_point, sysctl_path};
+pub use kernel::{module_loaded, mount_point, sysctl_path};
 
 /// The machine, or a directory that plays one.
 #[derive(Debug)]

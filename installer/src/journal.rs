@@ -210,7 +210,7 @@ impl<'a> Journal<'a> {
             if self.before(target).is_some() {
                 continue;
             }
-            if let Target::File(path) = target {
+            if let Target::File(path) | Target::Marks(path) = target {
                 let mut missing = Vec::new();
                 for parent in path.ancestors().skip(1) {
                     if self.host.exists(parent)? {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::host::firewall::Rule;
 
 /// One unit of host change. Applying twice changes nothing.
 pub trait Step {
@@ -79,14 +80,28 @@ pub enum Target {
     Sysctl(String),
     /// A systemd unit: enabled or not, active or not. Its file is a [`Target::File`] of its own.
     Unit(String),
+    /// Our block and our comments in a text file of others ([`crate::host::marks`]).
+    Marks(PathBuf),
+    /// A kernel module: loaded or not.
+    Module(String),
+    /// A swap device or file: in use or not.
+    Swap(PathBuf),
+    /// A file by which the kernel is set, below `/sys`: its text.
+    Kernel(PathBuf),
+    /// A rule of the host's firewall: there or not.
+    Rule(Rule),
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path) | Self::Kernel(path) => write!(f, "{}", path.display()),
             Self::Sysctl(name) => write!(f, "sysctl {name}"),
             Self::Unit(name) => write!(f, "unit {name}"),
+            Self::Marks(path) => write!(f, "Sealift's lines in {}", path.display()),
+            Self::Module(name) => write!(f, "kernel module {name}"),
+            Self::Swap(path) => write!(f, "swap on {}", path.display()),
+            Self::Rule(rule) => write!(f, "{rule}"),
         }
     }
 }

@@ -128,6 +128,14 @@ roles = ["master"]
 # heartbeat_ms = 100
 # election_ms = 1000
 # quota_bytes = 2147483648
+
+# [host]
+# hostname = "keep"         # keep, set (to the node's name)
+# hosts = true              # the nodes' names in /etc/hosts
+# swap = "off"              # off, keep (preflight refuses a host with swap in use)
+# selinux = "keep"          # keep, permissive
+# firewall = "open"         # open (let through what the roles need), keep
+# time_servers = ["192.0.2.123"] # where nothing keeps the time; without any, the masters keep it for all
 "#
     )
 }

@@ -19,7 +19,7 @@ use crate::store::Footprint;
 const KEPT: [&str; 3] = [
     "/etc/sealift/trusted-keys and trust.toml: you put them there",
     "/var/log/sealift: the audit log is evidence",
-    "packages, kernels and loaded kernel modules",
+    "packages and kernels",
 ];
 
 /// The end, for programs.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Addons, Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, network};
+use super::{Addons, Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, host, network};
 
 /// Everything that is wrong in a `cluster.toml`, each with the line it is in.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,8 @@ struct RawConfig {
     addons: Addons,
     #[serde(default)]
     kernel: Kernel,
+    #[serde(default)]
+    host: Option<host::RawHost>,
     #[serde(default)]
     certificates: Option<Spanned<Certificates>>,
 }
@@ -116,6 +118,7 @@ fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrongs> {
     let etcd = wrongs.good_or(raw.etcd.map_or_else(|| Ok(Etcd::default()), check_etcd), Etcd::default());
     let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates);
     let certificates = wrongs.good_or(certificates, Certificates::default());
+    let host = host::check(raw.host, &mut wrongs.0);
     let (network, addons, kernel) = (raw.network, raw.addons, raw.kernel);
     let Checked { cluster, api_names, api_addresses, .. } = cluster;
     match cluster {
@@ -128,6 +131,7 @@ fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrongs> {
             network,
             addons,
             kernel,
+            host,
             certificates,
             digest,
         }),
@@ -365,7 +369,7 @@ fn check_certificates(raw: Spanned<Certificates>) -> Result<Certificates, Wrong>
 }
 
 /// RFC 1123 label, lower case.
-fn is_label(text: &str) -> bool {
+pub(super) fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     (1..=63).contains(&bytes.len())

@@ -28,13 +28,19 @@ pub fn sysctl_path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(relative)
 }
 
+/// Whether `/proc/modules` has a module; the kernel treats `-` and `_` alike.
+pub fn module_loaded(host: &Host, name: &str) -> Result<bool> {
+    let text = host.read_text(Path::new("/proc/modules"))?.unwrap_or_default();
+    Ok(text.lines().filter_map(|line| line.split(' ').next()).any(|found| found == name.replace('-', "_")))
+}
+
 /// The mount point of a line of `/proc/self/mountinfo` (proc(5)).
 pub fn mount_point(line: &str) -> Option<PathBuf> {
     Some(PathBuf::from(unescape(line.split(' ').nth(4)?)))
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {

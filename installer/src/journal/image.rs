@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Command, FileKind, Host};
+use crate::host::{Command, FileKind, Host, marks, module_loaded, swap};
 use crate::step::Target;
 
 /// Largest file that is kept as a before-image, bytes: configuration is small.
@@ -56,6 +56,18 @@ pub enum BeforeImage {
         /// Whether it ran.
         active: bool,
     },
+    /// There was one: a file that others wrote, a loaded module, a rule.
+    Present,
+    /// Swap was in use.
+    Swap {
+        /// Its priority, swapon(8).
+        priority: i32,
+    },
+    /// A file of the kernel.
+    Kernel {
+        /// Its text, without white space around it.
+        text: String,
+    },
 }
 
 impl BeforeImage {
@@ -70,7 +82,21 @@ impl BeforeImage {
                 };
                 Ok(Self::Unit { enabled: said("is-enabled")?, active: said("is-active")? == "active" })
             }
+            Target::Marks(path) => Ok(Self::present(host.entry(&host.resolve(path)?)?.is_some())),
+            Target::Module(name) => Ok(Self::present(module_loaded(host, name)?)),
+            Target::Swap(path) => {
+                let swap = swap::active(host)?.into_iter().find(|swap| swap.path == *path);
+                Ok(swap.map_or(Self::Absent, |swap| Self::Swap { priority: swap.priority }))
+            }
+            Target::Kernel(path) => {
+                Ok(host.read_text(path)?.map_or(Self::Absent, |text| Self::Kernel { text: text.trim().to_owned() }))
+            }
+            Target::Rule(rule) => Ok(Self::present(rule.is_there(host)?)),
         }
+    }
+
+    fn present(is: bool) -> Self {
+        if is { Self::Present } else { Self::Absent }
     }
 
     /// There was nothing.
@@ -80,6 +106,11 @@ impl BeforeImage {
 
     /// Whether a target is not as it was; what cannot be read counts as different.
     pub fn differs(&self, host: &Host, target: &Target) -> bool {
+        if let Target::Marks(path) = target
+            && host.read_text(path).is_ok_and(|text| text.is_some_and(|text| marks::without(&text) != text))
+        {
+            return true;
+        }
         Self::capture(host, target).map_or(true, |now| now != *self)
     }
 
@@ -93,7 +124,16 @@ impl BeforeImage {
                 }
             }
             (Target::Unit(name), Self::Unit { enabled, active }) => restore_unit(host, name, enabled, *active)?,
-            (_, Self::Absent) => {}
+            (Target::Marks(path), image) => restore_marks(host, path, image.is_absent())?,
+            (Target::Module(name), Self::Absent) => return unload(host, name),
+            (Target::Swap(path), Self::Swap { priority }) => return swap::on(host, path, *priority),
+            (Target::Kernel(path), Self::Kernel { text }) => {
+                if host.read_text(path)?.is_some_and(|now| now.trim() != text) {
+                    host.write_kernel(path, text.as_bytes())?;
+                }
+            }
+            (Target::Rule(rule), Self::Absent) => return rule.remove(host),
+            (_, Self::Absent | Self::Present) => {}
             (target, image) => bail!("the before-image of `{target}` is of another kind: {image:?}"),
         }
         Ok(None)
@@ -154,6 +194,28 @@ fn restore_file(host: &Host, path: &Path, image: &BeforeImage) -> Result<Option<
         other => bail!("the before-image of `{}` is of another kind: {other:?}", path.display()),
     }
     Ok(None)
+}
+
+/// Takes our part out of a file of others; the file too, when there was none and nothing else is in it.
+fn restore_marks(host: &Host, path: &Path, was_absent: bool) -> Result<()> {
+    let Some(text) = host.read_text(path)? else { return Ok(()) };
+    let plain = marks::without(&text);
+    if plain.is_empty() && was_absent {
+        return host.remove(&host.resolve(path)?);
+    }
+    if plain == text { Ok(()) } else { host.edit(path, &plain) }
+}
+
+/// Unloads a module. One that is in use stays, and so do those that it needs.
+fn unload(host: &Host, name: &str) -> Result<Option<String>> {
+    if !module_loaded(host, name)? {
+        return Ok(None);
+    }
+    let unloaded = host.try_run(&Command::new("modprobe").args(["--remove", "--", name]));
+    Ok(match unloaded {
+        Ok(unloaded) if unloaded.success() => None,
+        _ => Some(format!("kernel module {name} stays loaded until the next boot: it is in use")),
+    })
 }
 
 fn restore_unit(host: &Host, name: &str, enabled: &str, active: bool) -> Result<()> {

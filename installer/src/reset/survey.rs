@@ -69,8 +69,9 @@ impl Survey {
                 Target::File(path) => {
                     ![HOME, ETC, STATE].iter().any(|home| path.starts_with(home)) && !survey.data.contains(path)
                 }
-                Target::Sysctl(_) => true,
-                Target::Unit(_) => false,
+                // Our own are listed as services.
+                Target::Unit(name) => !survey.units.contains(name),
+                _ => true,
             };
             if shown && image.differs(host, target) {
                 survey.settings.push(target.to_string());

@@ -6,4 +6,5 @@ mod host;
 mod install;
 mod manifests;
 mod reset;
+mod settings;
 mod snapshots;

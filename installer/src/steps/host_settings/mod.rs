@@ -1,25 +1,45 @@
-//! Kernel modules, sysctls and swap: what the host's kernel must do for a node.
+//! What a host needs beside programs: kernel modules and sysctls, names of the nodes, and whatever else of the host's own
+//! settings stands in the way of a node. `[host]` of the cluster config decides how far that goes.
 //!
-//! Only what this host can have is set; what it cannot (a container shares its kernel with the machine) is reported.
+//! One module each; all of them are one step, so that `plan` shows every line before anything is touched and `reset` undoes
+//! all from what was captured before. What belongs to others (lines of a file, rules of a firewall) is never replaced.
 
+mod clock;
+mod firewall;
+mod hostname;
+mod hosts;
+mod kernel;
 mod modules;
+mod part;
+mod selinux;
+mod swap;
 mod sysctls;
-
-use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use self::modules::{MODULES_FILE, Modules, Presence};
-use self::sysctls::{Network, SYSCTL_FILE, Sysctls};
-use super::file::WantedFile;
-use crate::config::ProxyMode;
+use self::part::Part;
 use crate::context::Context;
-use crate::context::proxy_mode::{IPVS_MODULES, chosen};
-use crate::step::{Change, Check, Step, Target};
+use crate::step::{Check, Step, Target};
 
 /// The step.
 #[derive(Clone, Copy, Debug)]
 pub struct HostSettings;
+
+/// The parts, in the order in which they are made.
+fn parts(context: &Context<'_>) -> Vec<Box<dyn Part>> {
+    let mut parts: Vec<Box<dyn Part>> = Vec::new();
+    // A dedicated etcd member has no kubelet and no pods.
+    if context.roles.run_pods() {
+        parts.extend([Box::new(kernel::Kernel) as Box<dyn Part>, Box::new(swap::SwapOff), Box::new(selinux::Selinux)]);
+    }
+    parts.extend([
+        Box::new(hostname::HostName) as Box<dyn Part>,
+        Box::new(hosts::Hosts),
+        Box::new(clock::Clock),
+        Box::new(firewall::Firewall),
+    ]);
+    parts
+}
 
 impl Step for HostSettings {
     fn name(&self) -> &'static str {
@@ -27,114 +47,31 @@ impl Step for HostSettings {
     }
 
     fn title(&self) -> &'static str {
-        "Load kernel modules and set kernel parameters"
+        "Set kernel, names, swap, firewall and time as a node needs them"
     }
 
     fn touches(&self, context: &Context<'_>) -> Result<Vec<Target>> {
-        let files = [MODULES_FILE, SYSCTL_FILE].map(|path| Target::File(path.into()));
-        Ok(files.into_iter().chain(Sysctls::keys(&network(context)).into_iter().map(Target::Sysctl)).collect())
+        let mut targets = Vec::new();
+        for part in parts(context) {
+            targets.extend(part.touches(context)?);
+        }
+        Ok(targets)
     }
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
-        if !context.roles.run_pods() {
-            return Ok(Check::Skipped("a dedicated etcd member needs nothing of the kernel".to_owned()));
-        }
-        let modules = wanted_modules(context)?;
-        let coming = modules.with(Presence::Loadable);
-        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &network(context), &coming)?;
-        let mut changes: Vec<Change> = modules
-            .with(Presence::Loadable)
-            .into_iter()
-            .map(|name| Change::new(format!("load kernel module {name}")))
-            .collect();
-        for file in files(&modules, &sysctls) {
-            changes.extend(file.change(context.host)?);
-        }
-        for (key, current, wanted) in &sysctls.wrong {
-            changes.push(Change::new(format!("set {key} to {wanted} (is {current})")));
+        let (mut changes, mut limits) = (Vec::new(), Vec::new());
+        for part in parts(context) {
+            let found = part.look(context)?;
+            changes.extend(found.changes);
+            limits.extend(found.limits);
         }
         if !changes.is_empty() {
             return Ok(Check::Needed(changes));
         }
-        let limits = limits(context, &modules, &sysctls);
         Ok(if limits.is_empty() { Check::Done } else { Check::Kept(limits.join("; ")) })
     }
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
-        let modules = wanted_modules(context)?;
-        modules.load(context.host)?;
-        // Modules bring keys with them (`net.bridge.*`), so the keys are read after loading.
-        let sysctls = Sysctls::survey(context.host, context.facts.container.is_some(), &network(context), &[])?;
-        sysctls.apply(context.host)?;
-        // Setting one key may change another; the file says what holds now.
-        for file in files(&modules, &sysctls) {
-            file.write(context.host)?;
-        }
-        Ok(())
+        parts(context).iter().try_for_each(|part| part.apply(context))
     }
-}
-
-/// Beginnings of the names of interfaces that pods and services have.
-const OF_PODS: [&str; 6] = ["cni0", "kube-ipvs0", "flannel", "cali", "vxlan.calico", "tunl"];
-
-fn network<'a>(context: &Context<'a>) -> Network<'a> {
-    let found = context.facts.addresses.iter().filter(|found| found.address.is_ipv4());
-    let names: BTreeSet<&str> = found.map(|found| found.interface.as_str()).collect();
-    let own = names.into_iter().filter(|name| !OF_PODS.iter().any(|pods| name.starts_with(pods)));
-    Network { interfaces: own.collect(), plugin: context.config.network.plugin }
-}
-
-/// The modules of ipvs, where kube-proxy works by it: it does not load them itself.
-fn proxy_modules(context: &Context<'_>) -> Vec<String> {
-    let Some(component) = context.component("kube-proxy").filter(|_| context.roles.run_pods()) else {
-        return Vec::new();
-    };
-    let mode = chosen(context.config.network.kube_proxy, component.version.as_str(), context.facts);
-    if mode != ProxyMode::Ipvs {
-        return Vec::new();
-    }
-    // Before Linux 4.19 connection tracking of IPv4 was a module of its own.
-    let old = Some("nf_conntrack_ipv4").filter(|name| context.facts.modules.available(name));
-    IPVS_MODULES.into_iter().chain(old).map(str::to_owned).collect()
-}
-
-fn wanted_modules(context: &Context<'_>) -> Result<Modules> {
-    let wanted: BTreeSet<String> = context
-        .components
-        .iter()
-        .filter(|component| context.share().has(component))
-        .flat_map(|component| component.modules.iter().cloned())
-        .chain(proxy_modules(context))
-        .collect();
-    Modules::survey(context.host, &context.facts.kernel, &wanted)
-}
-
-fn files(modules: &Modules, sysctls: &Sysctls) -> Vec<WantedFile> {
-    let mut files = vec![WantedFile::public(SYSCTL_FILE, sysctls.file.as_bytes())];
-    files.extend(modules.file().map(|text| WantedFile::public(MODULES_FILE, text)));
-    files
-}
-
-/// What this host cannot have, one line each.
-fn limits(context: &Context<'_>, modules: &Modules, sysctls: &Sysctls) -> Vec<String> {
-    let mut limits = Vec::new();
-    let absent = modules.with(Presence::Absent);
-    if !absent.is_empty() {
-        limits.push(format!("cannot tell whether this kernel has {} (no module of that name)", absent.join(", ")));
-    }
-    if !sysctls.shared.is_empty() {
-        let keys: Vec<String> = sysctls
-            .shared
-            .iter()
-            .map(|(key, current, wanted)| format!("{key} = {current} (wanted {wanted})"))
-            .collect();
-        limits.push(format!("not this host's to set: {}", keys.join(", ")));
-    }
-    if !sysctls.missing.is_empty() {
-        limits.push(format!("this kernel has no {}", sysctls.missing.join(", ")));
-    }
-    if !context.facts.swap.is_empty() {
-        limits.push(format!("swap is on ({})", context.facts.swap.join(", ")));
-    }
-    limits
 }

@@ -31,8 +31,8 @@ pub(super) enum Presence {
 pub(super) struct Modules(BTreeMap<String, Presence>);
 
 impl Modules {
-    /// Looks every wanted module up; `release` is `uname -r`.
-    pub(super) fn survey(host: &Host, release: &str, wanted: &BTreeSet<String>) -> Result<Self> {
+    /// Looks every wanted module up; `release` is `uname -r`. What a `container` could load would be the machine's.
+    pub(super) fn survey(host: &Host, release: &str, container: bool, wanted: &BTreeSet<String>) -> Result<Self> {
         let directory = Path::new("/lib/modules").join(release);
         let loaded = names_in_proc_modules(&host.read_text(Path::new("/proc/modules"))?.unwrap_or_default());
         let builtin = names_of_files(&host.read_text(&directory.join("modules.builtin"))?.unwrap_or_default());
@@ -43,7 +43,7 @@ impl Modules {
                 Presence::Loaded
             } else if builtin.contains(name) || feature_works(host, name)? {
                 Presence::BuiltIn
-            } else if loadable.contains(name) {
+            } else if loadable.contains(name) && !container {
                 Presence::Loadable
             } else {
                 Presence::Absent

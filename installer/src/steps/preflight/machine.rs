@@ -6,8 +6,11 @@ use bundle::Image;
 use bundle::component::Kind;
 
 use super::finding::Finding;
+use crate::config::host::Swap;
 use crate::context::Context;
 use crate::facts::Cgroup;
+use crate::host::swap::too_full;
+use crate::steps::file::size;
 use crate::steps::images::blob_path;
 
 /// A tool of the distribution, who needs it, and the packages that have it on Debian and on EL.
@@ -228,17 +231,30 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
     limits
 }
 
-/// The kubelet does not start with swap (`failSwapOn`); etcd alone runs.
+/// The kubelet does not start with swap (`failSwapOn`); etcd alone runs. The host-settings step turns it off where it may and
+/// can.
 fn swap(context: &Context<'_>) -> Option<Finding> {
     let swap = &context.facts.swap;
-    (!swap.is_empty()).then(|| {
-        Finding::refused(
-            "swap",
-            format!("in use: {}", swap.join(", ")),
-            "none: the kubelet does not start with it",
-            "`swapoff -a`, and take it out of /etc/fstab",
-        )
-    })
+    if swap.is_empty() {
+        return None;
+    }
+    let found = format!("in use: {}", swap.join(", "));
+    let refused = |advice: &str| {
+        let needed = "none: the kubelet does not start with it";
+        Some(Finding::refused("swap", found.clone(), needed, advice))
+    };
+    if context.facts.container.is_some() {
+        return refused("on the machine that this container runs on: `swapoff -a`, and take it out of /etc/fstab");
+    }
+    if context.config.host.swap == Swap::Keep {
+        return refused("`swap = \"off\"` in `[host]` of the cluster config, or turn it off yourself");
+    }
+    // What cannot be read is not refused: swapoff will say so.
+    if let Ok(Some((used, available))) = too_full(context.host) {
+        let needed = format!("memory for the {} in it, to turn it off; {} are available", size(used), size(available));
+        return Some(Finding::refused("swap", found, needed, "end programs that this host does not need"));
+    }
+    Some(Finding::good("swap", format!("{found}; it will be turned off")))
 }
 
 #[cfg(test)]

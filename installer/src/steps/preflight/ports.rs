@@ -33,7 +33,8 @@ pub(crate) struct Opening {
     pub(crate) from: &'static str,
 }
 
-const HOST: &str = "this host";
+/// What connects from here needs no opening.
+pub(crate) const HOST: &str = "this host";
 const NODES: &str = "all nodes";
 
 const fn port(number: u16, purpose: &'static str, unit: &'static str, from: &'static str) -> Port {
