@@ -249,7 +249,7 @@ fn a_run_that_died_at_any_operation_is_repaired_or_undone() {
     let operations = whole.bed.host.fake().operations();
     let first = operations.iter().position(|line| line.contains("/etc/sysctl.d") || line.contains("fstab")).unwrap();
     // What comes before is every run's, and tested as that.
-    for n in first..operations.len() {
+    for (n, operation) in operations.iter().enumerate().skip(first) {
         let died = || {
             let site = Site::new();
             site.bed.host.fake().die_at(n);
@@ -276,7 +276,7 @@ fn a_run_that_died_at_any_operation_is_repaired_or_undone() {
         );
         let site = died();
         site.reset().unwrap_or_else(|error| panic!("operation {n}: {}", render(&error)));
-        assert_same(&site.all(), &before, &format!("undone, operation {n}: {}", operations[n]));
+        assert_same(&site.all(), &before, &format!("undone, operation {n}: {operation}"));
     }
 }
 

@@ -42,6 +42,7 @@ impl Part for Kernel {
             found.change(format!("set {key} to {wanted} (is {current})"));
         }
         found.limits = limits(&modules, &sysctls);
+        found.limits.extend(sysctls.overridden(context.host)?);
         Ok(found)
     }
 

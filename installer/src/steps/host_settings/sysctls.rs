@@ -2,6 +2,8 @@
 //! belong to this host: in a container `kernel.*`, `vm.*` and `fs.*` are the machine's, so they are reported, not set.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -10,6 +12,8 @@ use crate::host::Host;
 
 /// The one file (`sysctl.d(5)`).
 pub(super) const SYSCTL_FILE: &str = "/etc/sysctl.d/99-sealift.conf";
+
+const OWN_NAME: &str = "99-sealift.conf";
 
 /// What a key must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,28 @@ impl Sysctls {
         Ok(found)
     }
 
+    /// Keys of the file that a file read later sets to something else at boot: sysctl.d(5), by name whatever the directory;
+    /// `99-sysctl.conf` is `/etc/sysctl.conf` on many hosts.
+    pub(super) fn overridden(&self, host: &Host) -> Result<Vec<String>> {
+        let own = assignments(&self.file);
+        let mut found = Vec::new();
+        for directory in ["/etc/sysctl.d", "/run/sysctl.d", "/usr/lib/sysctl.d"] {
+            for name in host.list(Path::new(directory))? {
+                let path = Path::new(directory).join(&name);
+                if *name <= *OWN_NAME || path.extension().is_none_or(|extension| extension != "conf") {
+                    continue;
+                }
+                let text = host.read(&host.resolve(&path)?)?.unwrap_or_default();
+                for (key, value) in assignments(&String::from_utf8_lossy(&text)) {
+                    if let Some(wanted) = own.get(&key).filter(|wanted| **wanted != value) {
+                        found.push(format!("`{}` sets {key} to {value} at boot (wanted {wanted})", path.display()));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Adds a key to the file.
     fn add(&mut self, setting: &Setting, wanted: &str) {
         for part in ["# ", setting.why, "\n", &setting.key, " = ", wanted, "\n"] {
@@ -123,6 +149,13 @@ impl Sysctls {
         let interfaces = network.interfaces.iter().map(|interface| reverse_path(interface));
         fixed.chain([reverse_path("all")]).chain(interfaces).collect()
     }
+}
+
+/// `key = value` lines of sysctl.d(5), the last of a key; `/` separates like `.`.
+fn assignments(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    let pairs = lines.filter_map(|line| line.trim_start_matches('-').split_once('='));
+    pairs.map(|(key, value)| (key.trim().replace('/', "."), value.trim().to_owned())).collect()
 }
 
 /// What the settings of the network depend on.
@@ -192,7 +225,7 @@ mod tests {
     }
 
     /// A host with the reverse path filter of these interfaces set.
-    fn filtering(directory: &std::path::Path, values: &[(&str, &str)]) -> Host {
+    fn filtering(directory: &Path, values: &[(&str, &str)]) -> Host {
         let host = Host::under(directory);
         for (interface, value) in values {
             let path = sysctl_path(&reverse_path(interface));
@@ -228,6 +261,24 @@ mod tests {
             let second = Sysctls::survey(&host, false, &network, &[]).unwrap();
             assert_eq!(second.file, first.file, "the file changes again and again");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_read_later_and_says_otherwise_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = filtering(dir.path(), &[("all", "1")]);
+        let found = Sysctls::survey(&host, false, &PLAIN, &[]).unwrap();
+        for (path, text) in [
+            ("/etc/sysctl.conf", "# x\nnet.ipv4.conf.all.rp_filter=1\nnet.ipv4.tcp_syncookies = 1\n"),
+            ("/etc/sysctl.d/10-early.conf", "net.ipv4.conf.all.rp_filter = 1\n"),
+            ("/usr/lib/sysctl.d/99-zz.conf", "-net/ipv4/conf/all/rp_filter = 2\n"),
+        ] {
+            host.write(Path::new(path), text.as_bytes(), 0o644).unwrap();
+        }
+        assert_eq!(found.overridden(&host).unwrap(), Vec::<String>::new());
+        host.symlink(Path::new("/etc/sysctl.d/99-sysctl.conf"), Path::new("../sysctl.conf")).unwrap();
+        let said = "`/etc/sysctl.d/99-sysctl.conf` sets net.ipv4.conf.all.rp_filter to 1 at boot (wanted 2)";
+        assert_eq!(found.overridden(&host).unwrap(), [said]);
     }
 
     #[test]
