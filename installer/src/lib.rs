@@ -14,6 +14,8 @@ pub mod context;
 pub mod engine;
 pub mod event;
 pub mod facts;
+#[cfg(test)]
+mod fixture;
 pub mod generation;
 pub mod host;
 pub mod join;

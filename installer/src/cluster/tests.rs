@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fixture::cluster_toml;
 use crate::kubeapi::fake::Server;
 use crate::pki::tokens::{Token, Tokens};
 
@@ -14,15 +15,10 @@ const RECORD: &str = "/api/v1/namespaces/kube-system/configmaps/sealift-cluster"
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles/sealift:spent-tokens";
 
-const CONFIG: &str = r#"
-[cluster]
-name = "demo"
-
-[[node]]
-name = "m1"
-address = "10.9.0.1"
-roles = ["master"]
-"#;
+const CONFIG: &str = cluster_toml!(
+    "demo",
+    "m1" "10.9.0.1" ["master"],
+);
 
 #[test]
 fn no_binding_lets_a_token_holder_become_any_node() {

@@ -180,16 +180,9 @@ fn write(host: &Host, path: &Path, text: &Secret, output: &Output) -> Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::cluster_toml;
 
-    const CONFIG: &str = r#"
-[cluster]
-name = "demo"
-
-[[node]]
-name = "m1"
-address = "10.9.0.1"
-roles = ["master"]
-"#;
+    const CONFIG: &str = cluster_toml!("demo", "m1" "10.9.0.1" ["master"]);
 
     fn asked(user: &str, group: Option<&str>) -> Kubeconfig {
         Kubeconfig {

@@ -7,55 +7,26 @@ use super::*;
 use crate::cli::joining::JoinSource;
 use crate::commands::found;
 use crate::config::ClusterConfig;
+use crate::fixture::cluster_toml;
 use crate::host::{Command, Host};
 use crate::pki::tokens::Tokens;
 use crate::pki::{Inspection, files};
 use crate::report::{exit_of, render};
 
-const STACKED: &str = r#"
-[cluster]
-name = "site"
+const STACKED: &str = cluster_toml!(
+    "site",
+    "m1" "192.0.2.1" ["master"],
+    "m2" "192.0.2.2" ["master", "worker"],
+    "w1" "192.0.2.3" ["worker"],
+);
 
-[[node]]
-name = "m1"
-address = "192.0.2.1"
-roles = ["master"]
-
-[[node]]
-name = "m2"
-address = "192.0.2.2"
-roles = ["master", "worker"]
-
-[[node]]
-name = "w1"
-address = "192.0.2.3"
-roles = ["worker"]
-"#;
-
-const DEDICATED: &str = r#"
-[cluster]
-name = "site"
-
-[[node]]
-name = "m1"
-address = "192.0.2.1"
-roles = ["master"]
-
-[[node]]
-name = "e1"
-address = "192.0.2.2"
-roles = ["etcd"]
-
-[[node]]
-name = "e2"
-address = "192.0.2.3"
-roles = ["etcd", "worker"]
-
-[[node]]
-name = "e3"
-address = "192.0.2.4"
-roles = ["etcd", "master"]
-"#;
+const DEDICATED: &str = cluster_toml!(
+    "site",
+    "m1" "192.0.2.1" ["master"],
+    "e1" "192.0.2.2" ["etcd"],
+    "e2" "192.0.2.3" ["etcd", "worker"],
+    "e3" "192.0.2.4" ["etcd", "master"],
+);
 
 /// A host that is a directory, with join files of a new cluster below `/media`.
 struct Bed {

@@ -10,13 +10,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::command_line::CommandLine;
-use super::containerd::Containerd;
 use super::host_settings::HostSettings;
-use super::images::Images;
 use super::pki::Pki;
 use super::preflight::Preflight;
-use super::proxy::Proxy;
-use super::service::{Readiness, Service, UnitText, nothing_before};
 use super::{kernel, os_packages};
 use crate::cluster::founding::{self, Founding};
 use crate::config::{ClusterConfig, Node, Roles};
@@ -28,6 +24,8 @@ use crate::host::{Host, Reply};
 use crate::report::{Exit, exit_of};
 use crate::step::{Check, Step, Target};
 
+mod containers;
+mod daemons;
 mod founding_guard;
 mod host_settings;
 
@@ -216,85 +214,6 @@ fn generation(component: &str, unit: &str, text: &str, digest: &str) -> Generati
     generation
 }
 
-fn service(probe: fn(&Context<'_>) -> anyhow::Result<Readiness>) -> Service {
-    Service {
-        name: "etcd",
-        title: "Start etcd",
-        unit: "etcd.service",
-        text: UnitText::Component("etcd"),
-        deadline: std::time::Duration::from_secs(20),
-        probe,
-        before_start: nothing_before,
-        hint: "look at its peers",
-    }
-}
-
-#[test]
-fn a_service_on_a_bare_host_is_written_enabled_and_started_once() {
-    let bed = Bed::new();
-    let step = service(|_| Ok(Readiness::Ready));
-    let unit = format!("write /etc/systemd/system/etcd.service ({} B)", UNIT.len());
-    assert_eq!(bed.changes(&step), [unit.as_str(), "enable etcd.service", "start etcd.service"]);
-    bed.settles(&step);
-    let commands = bed.host.fake().commands();
-    assert!(commands.iter().all(|command| command.starts_with("systemctl show")), "{commands:?}");
-}
-
-#[test]
-fn a_service_is_restarted_when_it_was_started_with_another_configuration() {
-    let mut bed = Bed::new();
-    let step = service(|_| Ok(Readiness::Ready));
-    step.apply(&bed.context()).unwrap();
-    bed.desired = generation("etcd", "etcd.service", UNIT, "digest-2");
-    bed.script_systemd("digest-2");
-    assert_eq!(bed.changes(&step), ["restart etcd.service with its new configuration"]);
-    bed.settles(&step);
-}
-
-#[test]
-fn a_service_that_does_not_get_ready_says_why_and_shows_its_journal() {
-    let bed = Bed::new();
-    bed.host.fake().on("journalctl --unit etcd.service", Reply::ok("cannot reach peer m2\n"));
-    let step = service(|_| anyhow::bail!("no leader"));
-    let error = step.apply(&bed.context()).unwrap_err();
-    let text = crate::report::render(&error);
-    for part in ["etcd.service did not become ready", "cannot reach peer m2", "no leader", "look at its peers"] {
-        assert!(text.contains(part), "`{part}` is not in:\n{text}");
-    }
-}
-
-#[test]
-fn a_service_that_runs_but_is_not_ready_is_waited_for_not_restarted() {
-    let bed = Bed::new();
-    service(|_| Ok(Readiness::Ready)).apply(&bed.context()).unwrap();
-    let step = service(|context| {
-        let waited = context.host.monotonic() > std::time::Duration::from_secs(5);
-        Ok(if waited { Readiness::Ready } else { Readiness::NotYet("no leader yet".to_owned()) })
-    });
-    assert_eq!(step.check(&bed.context()).unwrap(), Check::Needed(Vec::new()));
-    let note = "runs, but is not ready yet: no leader yet";
-    assert!(bed.events.events().iter().any(|event| format!("{event:?}").contains(note)));
-    bed.host.fake().clear();
-    step.apply(&bed.context()).unwrap();
-    assert!(bed.host.fake().commands().iter().all(|command| command.starts_with("systemctl show")));
-}
-
-#[test]
-fn the_proxy_asks_nginx_before_it_is_started_and_never_overwrites_the_agents_list() {
-    let mut bed = Bed::new();
-    bed.desired = generation("nginx", "sealift-proxy.service", UNIT, "digest-1");
-    let nginx = "/opt/sealift/current/nginx/bin/nginx -t";
-    bed.host.fake().on(nginx, Reply::fail(1, "unknown directive"));
-    let error = format!("{:#}", Proxy.apply(&bed.context()).unwrap_err());
-    assert!(error.contains("unknown directive"), "{error}");
-    assert!(!bed.host.fake().commands().iter().any(|command| command.contains("restart")), "started all the same");
-
-    let backends = bed.host.read_text(Path::new(super::proxy::BACKENDS)).unwrap().unwrap();
-    assert_eq!(backends, "server 192.0.2.1:6443 max_fails=1 fail_timeout=2s;\n");
-    bed.put(super::proxy::BACKENDS, "server 192.0.2.9:6443 down;\n");
-    assert!(bed.changes(&Proxy).iter().all(|change| !change.contains("backends")));
-}
-
 #[test]
 fn certificates_are_made_once() {
     let bed = Bed::new();
@@ -389,84 +308,6 @@ fn preflight_reports_the_limits_of_a_container_and_goes_on() {
     assert!(limits.contains("systemd-nspawn") && limits.contains("20000") && limits.contains("OOM"), "{limits}");
 }
 
-/// A container image of three blobs, which lie in the bed's store.
-fn image(bed: &Bed) -> Image {
-    let blobs: Vec<serde_json::Value> = [("manifest", "{}"), ("config", "{\"a\":1}"), ("layer", "layer bytes")]
-        .into_iter()
-        .map(|(kind, content)| {
-            let digest = Digest::of(content.as_bytes());
-            bed.put(super::images::blob_path(&digest).to_str().unwrap(), content);
-            json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": content.len()})
-        })
-        .collect();
-    serde_json::from_value(json!({
-        "component": {
-            "name": "pause", "version": "3.2", "kind": "container", "roles": ["master"], "licence": "Apache-2.0", "upstream": [],
-        },
-        "files": [],
-        "reference": "sealift.invalid/pause:3.2",
-        "root": blobs[0],
-        "manifest": blobs[0]["digest"],
-        "config": blobs[1],
-        "layers": [blobs[2]],
-        "blobs": blobs,
-        "diff_id": null,
-    }))
-    .unwrap()
-}
-
-const CTR: &str = "/opt/sealift/current/containerd/bin/ctr --namespace=k8s.io images";
-
-#[test]
-fn images_are_streamed_out_of_the_store_and_pinned_once() {
-    let mut bed = Bed::new();
-    bed.images = vec![image(&bed)];
-    let digest = bed.images[0].root.digest;
-    let known: Arc<Mutex<Vec<&'static str>>> = Arc::default();
-    let fake = bed.host.fake();
-    let (seen, imported) = (Arc::clone(&known), Arc::clone(&known));
-    fake.answer(&format!("{CTR} list"), move |_| {
-        let labels = seen.lock().unwrap().join(",");
-        Reply::ok(if labels.is_empty() {
-            String::new()
-        } else {
-            format!("REF TYPE DIGEST SIZE PLATFORMS LABELS\nsealift.invalid/pause:3.2 t {digest} 1 KiB linux/amd64 {labels}\n")
-        })
-    });
-    fake.on(&format!("{CTR} check"), Reply::ok("REF\nsealift.invalid/pause:3.2 t d complete (3/3) 1 KiB/1 KiB true\n"));
-    fake.answer(&format!("{CTR} import"), move |_| {
-        imported.lock().unwrap().push("managed");
-        Reply::ok("")
-    });
-    fake.answer(&format!("{CTR} label"), move |_| {
-        known.lock().unwrap().push("io.cri-containerd.pinned=pinned");
-        Reply::ok("")
-    });
-    assert_eq!(bed.changes(&Images), ["import image sealift.invalid/pause:3.2 (20 B)"]);
-    Images.apply(&bed.context()).unwrap();
-    assert_eq!(Images.check(&bed.context()).unwrap(), Check::Done);
-    let inputs = bed.host.fake().inputs();
-    let layout = &inputs.iter().find(|(line, _)| line.contains("import")).unwrap().1;
-    for part in ["oci-layout", "io.containerd.image.name", "sealift.invalid/pause:3.2", "layer bytes"] {
-        assert!(layout.windows(part.len()).any(|window| window == part.as_bytes()), "`{part}` is not in the layout");
-    }
-}
-
-#[test]
-fn a_blob_that_changed_in_the_store_is_not_imported() {
-    let mut bed = Bed::new();
-    bed.images = vec![image(&bed)];
-    bed.host.fake().on(CTR, Reply::ok(""));
-    let layer = bed.images[0].layers[0].digest;
-    bed.put(super::images::blob_path(&layer).to_str().unwrap(), "layer bytez");
-    let error = format!("{:#}", Images.apply(&bed.context()).unwrap_err());
-    assert!(
-        error.contains("sealift.invalid/pause:3.2") && error.contains("does not hold what its name says"),
-        "{error}"
-    );
-    assert!(!bed.host.fake().commands().iter().any(|command| command.contains("label")), "pinned all the same");
-}
-
 #[test]
 fn our_own_interfaces_may_have_addresses_of_the_cluster() {
     let mut bed = Bed::new();
@@ -557,7 +398,7 @@ fn preflight_refuses_another_identity() {
 #[test]
 fn preflight_counts_the_room_that_the_bundle_needs() {
     let mut bed = Bed::new();
-    bed.images = vec![image(&bed)];
+    bed.images = vec![containers::image(&bed)];
     bed.images[0].blobs[2].digest = Digest::of(b"not in the store yet");
     bed.images[0].blobs[2].size = 3 << 30;
     bed.facts.disk_free_mib = 9 * 1024;
@@ -577,59 +418,6 @@ fn a_container_has_no_kernel_of_its_own_and_a_machine_keeps_its() {
     let check = kernel::Kernel.check(&bed.context()).unwrap();
     assert!(matches!(check, Check::Skipped(reason) if reason.contains("shares the machine's kernel")));
     assert!(matches!(os_packages::OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
-}
-
-#[test]
-fn kube_proxys_rules_of_a_former_mode_are_taken_away_once() {
-    let bed = Bed::new();
-    bed.host.fake().on("/opt/sealift/current/kube-proxy/bin/kube-proxy --cleanup", Reply::ok(""));
-    let start = |mode: &str| {
-        bed.put("/opt/sealift/current/etc/kube-proxy/config.json", &format!("{{\"mode\":\"{mode}\"}}"));
-        bed.host.fake().clear();
-        (super::kube_proxy::step().before_start)(&bed.context()).map(|()| bed.host.fake().commands())
-    };
-    assert!(start("iptables").unwrap().is_empty(), "nothing to take away on a fresh host");
-    assert!(start("iptables").unwrap().is_empty());
-    let commands = start("nftables").unwrap();
-    assert_eq!(
-        commands,
-        ["systemctl stop kube-proxy.service", "/opt/sealift/current/kube-proxy/bin/kube-proxy --cleanup"]
-    );
-    assert!(start("nftables").unwrap().is_empty());
-    // Until it succeeds it is tried again.
-    bed.host.fake().on("/opt/sealift/current/kube-proxy/bin/kube-proxy --cleanup", Reply::fail(1, "iptables is busy"));
-    for _ in 0..2 {
-        assert!(format!("{:#}", start("ipvs").unwrap_err()).contains("iptables is busy"));
-    }
-}
-
-#[test]
-fn an_addon_as_network_finds_the_programs_of_the_bundle_beside_its_own() {
-    let mut bed = Bed::new();
-    bed.desired = generation("containerd", "containerd.service", UNIT, "digest-1");
-    bed.host.fake().on(
-        "/opt/sealift/current/containerd/bin/ctr --namespace=k8s.io plugins list",
-        Reply::ok("TYPE ID PLATFORMS STATUS\nio.containerd.grpc.v1 cri linux/amd64 ok\n"),
-    );
-    let cni = bed.components.iter_mut().find(|component| component.name.as_str() == "cni").unwrap();
-    cni.programs = ["bin/bridge", "bin/loopback"].map(|path| path.parse().unwrap()).into();
-    let links = |bed: &Bed| bed.changes(&Containerd).into_iter().filter(|line| line.contains("/opt/cni")).count();
-    assert_eq!(links(&bed), 0, "the built-in bridge needs none");
-
-    bed.put("/opt/cni/bin/loopback", "somebody's");
-    // A person's plugin needs them as much as an addon.
-    for plugin in [crate::config::Plugin::None, crate::config::Plugin::Flannel] {
-        bed.config.network.plugin = plugin;
-        assert_eq!(links(&bed), 1, "{plugin:?}");
-    }
-    let targets = Containerd.touches(&bed.context()).unwrap();
-    assert!(targets.contains(&Target::File("/opt/cni/bin/bridge".into())), "{targets:?}");
-    Containerd.apply(&bed.context()).unwrap();
-    assert_eq!(bed.changes(&Containerd), Vec::<String>::new());
-    let target = bed.host.link_target(Path::new("/opt/cni/bin/bridge")).unwrap().unwrap();
-    assert_eq!(target, Path::new("/opt/sealift/current/cni/bin/bridge"));
-    assert_eq!(bed.host.entry(Path::new("/opt/cni/bin")).unwrap().unwrap().mode, 0o755);
-    assert_eq!(bed.host.read_text(Path::new("/opt/cni/bin/loopback")).unwrap().unwrap(), "somebody's");
 }
 
 #[test]

@@ -6,29 +6,17 @@ use serde_json::json;
 
 use super::super::token::{Listed, State, list, revoke};
 use super::*;
+use crate::fixture::cluster_toml;
 use crate::kubeapi::fake::Server;
 use crate::pki::files::{self, Origin, TOKENS};
 use crate::report::{exit_of, render};
 
-const CONFIG: &str = r#"
-[cluster]
-name = "site"
-
-[[node]]
-name = "m1"
-address = "192.0.2.1"
-roles = ["master"]
-
-[[node]]
-name = "m2"
-address = "192.0.2.2"
-roles = ["master"]
-
-[[node]]
-name = "w1"
-address = "192.0.2.3"
-roles = ["worker"]
-"#;
+const CONFIG: &str = cluster_toml!(
+    "site",
+    "m1" "192.0.2.1" ["master"],
+    "m2" "192.0.2.2" ["master"],
+    "w1" "192.0.2.3" ["worker"],
+);
 
 const HOUR: Duration = Duration::from_secs(3600);
 

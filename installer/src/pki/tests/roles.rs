@@ -5,44 +5,23 @@ use std::path::Path;
 use super::*;
 use crate::commands::found;
 use crate::config::ClusterConfig;
+use crate::fixture::cluster_toml;
 use crate::join::Join;
 use crate::join::contents::Source;
 use crate::report::render;
 
-const STACKED: &str = r#"
-[cluster]
-name = "demo"
+const STACKED: &str = cluster_toml!(
+    "demo",
+    "m1" "192.0.2.1" ["master"],
+    "w1" "192.0.2.3" ["worker"],
+);
 
-[[node]]
-name = "m1"
-address = "192.0.2.1"
-roles = ["master"]
-
-[[node]]
-name = "w1"
-address = "192.0.2.3"
-roles = ["worker"]
-"#;
-
-const DEDICATED: &str = r#"
-[cluster]
-name = "demo"
-
-[[node]]
-name = "m1"
-address = "192.0.2.1"
-roles = ["master"]
-
-[[node]]
-name = "e1"
-address = "192.0.2.2"
-roles = ["etcd"]
-
-[[node]]
-name = "e2"
-address = "192.0.2.3"
-roles = ["etcd", "worker"]
-"#;
+const DEDICATED: &str = cluster_toml!(
+    "demo",
+    "m1" "192.0.2.1" ["master"],
+    "e1" "192.0.2.2" ["etcd"],
+    "e2" "192.0.2.3" ["etcd", "worker"],
+);
 
 const STARTED: &str = "/run/sealift/started";
 

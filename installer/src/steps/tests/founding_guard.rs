@@ -6,27 +6,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::commands::found;
+use crate::fixture::cluster_toml;
 use crate::join::Join;
 
-const TWO: &str = r#"
-[cluster]
-name = "test"
-
-[[node]]
-name = "m1"
-address = "192.0.2.1"
-roles = ["master"]
-
-[[node]]
-name = "m2"
-address = "192.0.2.2"
-roles = ["master"]
-
-[[node]]
-name = "w1"
-address = "192.0.2.3"
-roles = ["worker"]
-"#;
+const TWO: &str = cluster_toml!(
+    "test",
+    "m1" "192.0.2.1" ["master"],
+    "m2" "192.0.2.2" ["master"],
+    "w1" "192.0.2.3" ["worker"],
+);
 
 fn bed(config: &str, node: &str) -> Bed {
     let mut bed = Bed::new();
