@@ -295,6 +295,40 @@ mod tests {
         assert_eq!(default_address(&host, &facts).unwrap().to_string(), "10.9.0.1");
     }
 
+    fn bed() -> (tempfile::TempDir, Host) {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::under(directory.path());
+        let addresses = r#"[{"ifname":"eth0","addr_info":[{"local":"192.0.2.1","prefixlen":24}]}]"#;
+        host.fake().on("ip -j addr", crate::host::Reply::ok(addresses));
+        (directory, host)
+    }
+
+    #[test]
+    fn a_config_that_is_there_is_not_overwritten_and_a_bad_one_is_wrong_usage() {
+        let (_directory, host) = bed();
+        let (file, silent) = (Path::new("/cluster.toml"), Output::silent());
+        let code = |result: Result<Exit>| result.unwrap_or_else(|error| crate::report::exit_of(&error));
+        assert_eq!(code(check(&host, file, &silent)), Exit::Usage, "it does not exist");
+        assert_eq!(code(init(&host, Some(file), "site", &silent)), Exit::Done);
+        assert_eq!(code(check(&host, file, &silent)), Exit::Done);
+        assert_eq!(code(init(&host, Some(file), "other", &silent)), Exit::Usage);
+        let text = host.read_text(file).unwrap().unwrap();
+        assert!(text.contains("name = \"site\""));
+        for bad in ["\"master\"", "[["] {
+            host.write(file, text.replacen(bad, "\"x\"", 1).as_bytes(), 0o644).unwrap();
+            assert_eq!(code(check(&host, file, &silent)), Exit::Usage, "without `{bad}`");
+        }
+    }
+
+    #[test]
+    fn only_a_host_that_knows_a_cluster_can_show_its_config() {
+        let (_directory, host) = bed();
+        assert_eq!(crate::report::exit_of(&show(&host, &Output::silent()).unwrap_err()), Exit::Usage);
+        host.create_dir(Path::new("/etc/sealift"), 0o755).unwrap();
+        init(&host, Some(Path::new("/etc/sealift/cluster.toml")), "site", &Output::silent()).unwrap();
+        assert_eq!(show(&host, &Output::silent()).unwrap(), Exit::Done);
+    }
+
     #[test]
     fn what_does_not_fit_this_host_is_said() {
         let text = "[cluster]\nname = \"site\"\npod_cidr = \"10.0.0.0/16\"\n\n[[node]]\nname = \"m1\"\n\

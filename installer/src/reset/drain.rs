@@ -233,6 +233,17 @@ mod tests {
         assert!(evictions(&cluster).len() > 10);
     }
 
+    /// A StatefulSet's pod comes back under its name, elsewhere: that one is not moved again.
+    #[test]
+    fn a_pod_of_the_same_name_that_came_after_it_stays() {
+        let cluster = cluster(&[pod("db-0", "w1", Some("StatefulSet"))]);
+        let mut next = pod("db-0", "w2", Some("StatefulSet"));
+        next["metadata"]["uid"] = "another".into();
+        cluster.server.put("/api/v1/namespaces/default/pods/db-0", next);
+        assert_eq!(drain(&cluster, false).unwrap(), ["close node w1 for new pods", "move 1 pods away"]);
+        assert_eq!(evictions(&cluster), Vec::<String>::new());
+    }
+
     #[test]
     fn pods_without_a_controller_need_force() {
         let cluster = cluster(&[pod("precious", "w1", None)]);

@@ -42,6 +42,8 @@ struct Question<'a> {
     authority: Option<String>,
     /// How long one probe may take.
     timeout: Duration,
+    /// Where kubelets listen.
+    kubelet_port: u16,
 }
 
 impl<'a> Question<'a> {
@@ -51,7 +53,7 @@ impl<'a> Question<'a> {
             Some(text) => Inspection::of_pem(&text)?.common_name.strip_prefix("system:node:").map(str::to_owned),
             None => None,
         };
-        Ok(Self { host, config, node, authority, timeout })
+        Ok(Self { host, config, node, authority, timeout, kubelet_port: nodes::KUBELET_PORT })
     }
 
     fn limits(&self) -> Limits {

@@ -14,7 +14,8 @@ use crate::kubeapi::{Client, Credentials, Error};
 use crate::pki::AuthorityName;
 use crate::pki::files::key_path;
 
-const KUBELET_PORT: u16 = 10250;
+/// The kubelet's default, which its config names too.
+pub(super) const KUBELET_PORT: u16 = 10250;
 
 /// One row a node.
 pub(super) fn look(question: &Question<'_>, client: &Client<'_>, table: &mut Table) {
@@ -76,7 +77,7 @@ fn verdict(table: &mut Table, subject: &str, nodes: &[&Node], results: Vec<Resul
 
 /// Asks a kubelet for its pods with this node's own certificate; a node has no right to them.
 fn refuses_nodes(question: &Question<'_>, node: &Node) -> Result<()> {
-    let address = SocketAddr::new(node.address, KUBELET_PORT);
+    let address = SocketAddr::new(node.address, question.kubelet_port);
     let client = Client::new(address, question.authority()?, question.as_node()?)?.with_limits(question.limits());
     expect(client.ask("/pods")?.code, 403)
 }
@@ -103,7 +104,7 @@ fn state(node: &Value) -> Option<(String, Result<(), String>)> {
 /// Asks a kubelet without any certificate; it has to answer 401, with a certificate for its address by the cluster's
 /// authority. Gives the difference of the clocks.
 fn kubelet(question: &Question<'_>, node: &Node) -> Result<Option<f64>> {
-    let address = SocketAddr::new(node.address, KUBELET_PORT);
+    let address = SocketAddr::new(node.address, question.kubelet_port);
     let client = Client::new(address, question.authority()?, Credentials::Anonymous)?.with_limits(question.limits());
     let before = question.host.now();
     let answer = client.ask("/pods").map_err(|error| match error {
@@ -118,8 +119,77 @@ fn kubelet(question: &Question<'_>, node: &Node) -> Result<Option<f64>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::table::{Row, State};
     use super::*;
+    use crate::config::ClusterConfig;
+    use crate::fixture::cluster_toml;
+    use crate::host::Host;
+    use crate::kubeapi::fake;
+    use crate::kubeapi::tests::{Server, answer, authority, leaf};
+    use crate::pki::{Authority, KUBELET_CLIENT, Usage};
+    use jiff::Timestamp;
     use serde_json::json;
+
+    const CONFIG: &str = cluster_toml!("x", "m1" "192.0.2.1" ["master"], "w1" "192.0.2.2" ["worker"]);
+
+    /// A kubelet that gives these answers one after the other.
+    fn kubelet_at(authority: &Authority, address: &str, port: u16, answers: [&str; 2]) -> Server {
+        let pair = authority.issue(&leaf(Usage::Server, address), Timestamp::now()).unwrap();
+        let socket = SocketAddr::new(address.parse().unwrap(), port);
+        Server::start_at(socket, authority, &pair, answers.map(|code| answer(code, "{}")).into())
+    }
+
+    /// The rows about two kubelets: what each says to somebody without a certificate, then to a node.
+    fn rows(first: [&str; 2], second: [&str; 2]) -> Vec<Row> {
+        let (directory, authority, api) = (tempfile::tempdir().unwrap(), authority(), fake::Server::start());
+        let host = Host::under(directory.path());
+        let node = authority.issue(&leaf(Usage::Client, "127.0.0.1"), Timestamp::now()).unwrap();
+        let pair = format!("{}{}", node.certificate, node.key.expose());
+        host.create_dir(Path::new(KUBELET_CLIENT).parent().unwrap(), 0o700).unwrap();
+        host.write(Path::new(KUBELET_CLIENT), pair.as_bytes(), 0o600).unwrap();
+        for name in ["m1", "w1", "x1"] {
+            let status = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
+            api.put(&format!("/api/v1/nodes/{name}"), json!({ "metadata": { "name": name }, "status": status }));
+        }
+        let m1 = kubelet_at(&authority, "127.0.0.1", 0, first);
+        let w1 = kubelet_at(&authority, "127.0.0.2", m1.address.port(), second);
+        let mut config = ClusterConfig::parse(CONFIG, Path::new("x")).unwrap();
+        for (node, kubelet) in config.nodes.iter_mut().zip([&m1, &w1]) {
+            node.address = kubelet.address.ip();
+        }
+        let question = Question {
+            host: &host,
+            config: &config,
+            node: Some("m1".to_owned()),
+            authority: Some(authority.pair().certificate.clone()),
+            timeout: Duration::from_secs(5),
+            kubelet_port: m1.address.port(),
+        };
+        let mut table = Table::default();
+        look(&question, &api.client(), &mut table);
+        assert_eq!((m1.stop().len(), w1.stop().len()), (2, 2));
+        table.0
+    }
+
+    #[test]
+    fn a_kubelet_that_lets_somebody_in_is_named() {
+        let good = ["401 Unauthorized", "403 Forbidden"];
+        let states = |rows: &[Row]| rows.iter().map(|row| row.state).collect::<Vec<_>>();
+        let found = rows(good, good);
+        assert_eq!(states(&found), [State::Good, State::Good, State::Good, State::Warning], "{found:?}");
+        assert_eq!((found[2].detail.as_str(), found[3].subject.as_str()), ("2 of 2", "node x1"));
+
+        let found = rows(good, ["200 OK", "403 Forbidden"]);
+        assert_eq!(states(&found)[..2], [State::Good, State::Failed], "{found:?}");
+        assert!(found[1].subject.contains("w1") && found[1].detail.contains("answers 200"), "{found:?}");
+
+        let found = rows(["401 Unauthorized", "200 OK"], good);
+        assert_eq!(states(&found)[..3], [State::Good, State::Good, State::Failed], "{found:?}");
+        assert_eq!(found[2].subject, "kubelets refuse what a node has no right to: m1");
+    }
 
     #[test]
     fn a_node_object_says_whether_it_is_ready() {

@@ -125,6 +125,34 @@ fn a_single_master_founds_for_itself() {
 }
 
 #[test]
+fn its_directories_are_its_own_also_when_somebody_made_them_before() {
+    let mut scene = Scene::of(&["m1"], 0);
+    scene.bed.config.etcd.wal_dir = Some("/fast/wal".into());
+    for path in ["/var/lib/etcd", "/fast/wal"] {
+        scene.bed.host.create_dir(Path::new(path), 0o755).unwrap();
+        super::private_directories(&scene.bed.context()).unwrap();
+        assert_eq!(scene.bed.host.entry(Path::new(path)).unwrap().unwrap().mode & 0o777, 0o700, "{path}");
+    }
+}
+
+/// A log without the rest, or the rest without its log: a disk that is not mounted.
+#[test]
+fn half_of_its_data_is_a_loss_once_it_has_worked() {
+    let mut scene = Scene::of(&["m1"], 0);
+    scene.bed.config.etcd.wal_dir = Some("/fast/wal".into());
+    scene.founders(&["m1"]);
+    scene.bed.put("/fast/wal/0000000000000000-0000000000000000.wal", "old");
+    assert!(super::situation::has_data(&scene.bed.context()).unwrap(), "it was killed before it wrote more");
+    scene.bed.put(FOUNDED, "");
+    let error = super::situation::has_data(&scene.bed.context()).unwrap_err().to_string();
+    assert!(error.contains("`/var/lib/etcd/member` is gone"), "{error}");
+    scene.bed.put("/var/lib/etcd/member/snap/db", "old");
+    scene.bed.host.remove(Path::new("/fast/wal/0000000000000000-0000000000000000.wal")).unwrap();
+    let error = super::situation::has_data(&scene.bed.context()).unwrap_err().to_string();
+    assert!(error.contains("`/fast/wal` is gone"), "{error}");
+}
+
+#[test]
 fn the_first_master_made_anew_does_not_found_a_second_cluster() {
     let scene = Scene::of(&["m1", "m2"], 0);
     scene.founders(&["m1"]);
