@@ -186,9 +186,14 @@ pub fn administrator_soon(host: &Host, say: &dyn Fn(&str)) -> Result<Client<'sta
     require_master(host)?;
     let known = Known::here(host)?.context("this host knows of no cluster")?;
     let (servers, client) = as_administrator(host, &known, None)?;
+    soon(host, say, || first_ready(&servers, &client))
+}
+
+/// Asks again for a while.
+fn soon<T>(host: &Host, say: &dyn Fn(&str), ask: impl Fn() -> Result<T>) -> Result<T> {
     let (start, mut said) = (host.monotonic(), false);
     loop {
-        match first_ready(&servers, &client) {
+        match ask() {
             Err(error) if !interrupted() && host.monotonic().saturating_sub(start) < SOON => {
                 if !said {
                     say(&format!("{error:#}; waiting up to {} s", SOON.as_secs()));
@@ -255,4 +260,28 @@ fn first_ready<'a>(servers: &[SocketAddr], client: impl Fn(SocketAddr) -> Result
 
 fn text_of(host: &Host, path: &Path) -> Result<String> {
     host.read_text(path)?.with_context(|| format!("`{}` does not exist", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[test]
+    fn an_api_server_that_was_restarted_is_waited_for_and_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::under(directory.path());
+        let (asked, said) = (Cell::new(0), RefCell::new(Vec::new()));
+        let say = |line: &str| said.borrow_mut().push(line.to_owned());
+        let ask = |good: i32| {
+            asked.set(asked.get() + 1);
+            if asked.get() == good { Ok(()) } else { Err(anyhow!("no API server is ready")) }
+        };
+        soon(&host, &say, || ask(3)).unwrap();
+        assert_eq!(*said.borrow(), ["no API server is ready; waiting up to 20 s"]);
+        let start = host.monotonic();
+        assert!(soon(&host, &say, || ask(-1)).is_err());
+        assert_eq!(host.monotonic().checked_sub(start).unwrap(), SOON);
+    }
 }

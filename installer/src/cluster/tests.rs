@@ -304,8 +304,13 @@ fn tokens_that_ended_long_ago_are_forgotten_when_the_record_is_written_anyway() 
     )
     .unwrap();
     record.note_ends(
-        [("spent1", days_ago(3)), ("gone22", days_ago(2)), ("fresh3", days_ago(0)), ("alien5", now)]
-            .map(|(id, end)| (id.to_owned(), end)),
+        [
+            ("spent1", days_ago(3)),
+            ("gone22", days_ago(2)),
+            ("fresh3", now - jiff::SignedDuration::from_hours(20)),
+            ("alien5", now),
+        ]
+        .map(|(id, end)| (id.to_owned(), end)),
     );
     record.revoke("gone22");
     let server = Server::start();
