@@ -10,6 +10,7 @@ mod fake;
 mod files;
 pub mod firewall;
 mod kernel;
+mod locks;
 pub mod marks;
 mod network;
 pub mod packages;

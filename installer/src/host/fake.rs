@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ impl Reply {
 }
 
 type Answer = Box<dyn Fn(&Command) -> Reply + Send + Sync>;
+type Holds = Box<dyn Fn(&Path) -> Option<i32> + Send + Sync>;
 type Listens = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// Script and record of a host that is a directory.
@@ -47,6 +49,7 @@ pub struct Fake {
     state: Mutex<State>,
     answers: Mutex<Vec<(String, Answer)>>,
     listens: Mutex<Option<Listens>>,
+    holds: Mutex<Option<Holds>>,
 }
 
 #[derive(Debug)]
@@ -168,6 +171,15 @@ impl Fake {
     pub(super) fn listens(&self, address: SocketAddr) -> bool {
         let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
         listens.as_ref().is_some_and(|listens| listens(address))
+    }
+
+    /// Says which files other processes have locked, and who; none are otherwise.
+    pub fn on_lock(&self, holds: impl Fn(&Path) -> Option<i32> + Send + Sync + 'static) {
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(holds));
+    }
+
+    pub(super) fn lock_holder(&self, path: &Path) -> Option<i32> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|holds| holds(path))
     }
 
     pub(super) fn nofile(&self) -> u64 {
