@@ -10,6 +10,7 @@ pub mod bed;
 pub mod bench;
 pub mod cgroup;
 pub mod cluster;
+pub mod deb;
 pub mod demo;
 pub mod host;
 pub mod master;

@@ -7,6 +7,7 @@ mod host {
     pub(crate) mod cluster;
     pub(crate) mod confidential;
     pub(crate) mod killed;
+    pub(crate) mod packages;
     pub(crate) mod refused;
     pub(crate) mod repeated;
     pub(crate) mod stage;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use host::stage::{Scenario, Stage};
-use host::{cluster, confidential, killed, refused, repeated};
+use host::{cluster, confidential, killed, packages, refused, repeated};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> Result<()> {
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
     let scenarios: &[(&str, Scenario)] = &[
         ("hostile_bundles_change_nothing", refused::hostile_bundles_change_nothing),
         ("a_damaged_real_bundle_changes_nothing", refused::a_damaged_real_bundle_changes_nothing),
+        ("packages_are_installed_offline", packages::packages_are_installed_offline),
         ("plan_touches_nothing", repeated::plan_touches_nothing),
         ("install_makes_a_ready_node", cluster::install_makes_a_ready_node),
         ("a_pod_runs_and_answers_on_its_node_port", cluster::a_pod_runs_and_answers_on_its_node_port),
