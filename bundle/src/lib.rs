@@ -9,7 +9,6 @@
 pub mod addon;
 mod archive;
 pub mod component;
-pub mod debian_relation;
 pub mod debian_version;
 pub mod digest;
 mod error;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use bundle::component::Role;
 use clap::{Args, Parser, Subcommand};
 
+use crate::checks::CheckName;
+
 pub mod cluster;
 pub mod joining;
 
@@ -36,6 +38,8 @@ pub enum Command {
     Plan(Install),
     /// Check a bundle to its last byte and touch nothing
     Verify(Verify),
+    /// Show everything that is found on this host, for support
+    Facts(Format),
     /// Show what runs on this host
     Status(Format),
     /// Go on with an installation that waits or was interrupted
@@ -148,6 +152,10 @@ pub struct Install {
     /// Give up a pending run that was started with other inputs
     #[arg(long)]
     pub abandon: bool,
+
+    /// Go on although this check of preflight refuses, and say so (may be given several times; recorded)
+    #[arg(long = "ignore", value_name = "NAME", value_delimiter = ',', value_parser = CheckName::to_ignore)]
+    pub ignored: Vec<CheckName>,
 
     /// Write JSON lines
     #[arg(long)]

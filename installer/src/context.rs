@@ -1,10 +1,12 @@
 //! What every step gets to see: the host, the wanted state, and a way to say what happens.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bundle::{Component, Digest, Image};
 
+use crate::checks::CheckName;
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::event::{Event, Events};
 use crate::facts::Facts;
@@ -58,6 +60,10 @@ pub struct Context<'a> {
     pub joined: bool,
     /// Whether the operator said `--init`: found a new cluster here.
     pub init: bool,
+    /// Checks of preflight that the operator said to ignore.
+    pub ignored: &'a BTreeSet<CheckName>,
+    /// The day of the bundle, `YYYY-MM-DD`; none in a run without one.
+    pub created: Option<&'a str>,
     /// How long the run waits for other hosts before it ends with exit code 6.
     pub patience: Duration,
     /// Name of the step at work, for events.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::step::Change;
+use crate::steps::preflight::{self, Verdict};
 
 mod log;
 
@@ -66,6 +67,25 @@ pub enum Event {
         /// What and why.
         text: String,
     },
+    /// Preflight has looked at something.
+    Finding {
+        /// Step name.
+        step: String,
+        /// Name of the check, as after `--ignore`.
+        check: String,
+        /// `good`, `limit`, `ignored` or `refused`.
+        verdict: String,
+        /// What was looked at.
+        subject: String,
+        /// What is there.
+        found: String,
+        /// What is needed, or what follows from a limit.
+        needed: String,
+        /// What a person can do.
+        r#do: String,
+        /// For people.
+        line: String,
+    },
     /// A step ended.
     StepFinished {
         /// Step name.
@@ -94,6 +114,26 @@ pub enum Event {
 }
 
 impl Event {
+    /// Of a finding of preflight.
+    pub fn of_finding(step: &str, finding: &preflight::Finding) -> Self {
+        let verdict = match finding.verdict {
+            Verdict::Good => "good",
+            Verdict::Limit => "limit",
+            Verdict::Ignored => "ignored",
+            Verdict::Refused => "refused",
+        };
+        Self::Finding {
+            step: step.to_owned(),
+            check: finding.check.to_string(),
+            verdict: verdict.to_owned(),
+            subject: finding.subject.clone(),
+            found: finding.found.clone(),
+            needed: finding.needed.clone(),
+            r#do: finding.advice.clone(),
+            line: finding.to_string(),
+        }
+    }
+
     /// The event as text for a pipe and for the log (one line, or one per change); progress has none.
     pub fn line(&self) -> Option<String> {
         let tagged = |step: &str, text: &str| if step.is_empty() { text.to_owned() } else { format!("{step}: {text}") };
@@ -105,6 +145,11 @@ impl Event {
                 let lines: Vec<String> = changes.iter().map(|change| tagged(step, &change.0)).collect();
                 lines.join("\n")
             }
+            Self::Finding { step, verdict, line, .. } => match verdict.as_str() {
+                // Refused findings are in the error, all together.
+                "good" | "refused" => return None,
+                verdict => tagged(step, &format!("{verdict}: {line}")),
+            },
             Self::Note { step, text } => tagged(step, text),
             Self::Warning { step, text } => tagged(step, &format!("warning: {text}")),
             Self::StepFinished { step, outcome, detail, changes, milliseconds } => {

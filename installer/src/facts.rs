@@ -7,15 +7,24 @@ use std::path::PathBuf;
 use bundle::Architecture;
 use serde::Serialize;
 
-mod gather;
+use crate::host::Filesystem;
 
-pub use gather::which;
+mod gather;
+mod machine;
+mod modules;
+mod network;
+mod packages;
+mod tools;
+
+pub use machine::{Clock, ForeignModule, SeLinux, Security, Services};
+
+pub use tools::which;
 
 /// The resolver file Sealift writes for hosts without a usable nameserver (without `nameserver` lines).
 pub const OWN_RESOLV_CONF: &str = "/etc/sealift/resolv.conf";
 
 /// Everything the plan and the templates need to know about the host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
     /// Processor architecture; `None` when it is one Sealift does not know.
@@ -34,10 +43,14 @@ pub struct Facts {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
-    /// Free space in MiB below `/opt/sealift` and `/var/lib`.
-    pub disk_free_mib: u64,
+    /// Filesystems by the places that programs and data go to.
+    pub filesystems: BTreeMap<PathBuf, Filesystem>,
     /// Addresses of all interfaces but loopback, sorted.
     pub addresses: Vec<Address>,
+    /// Interfaces but loopback.
+    pub interfaces: Vec<Interface>,
+    /// Default routes of both families.
+    pub default_routes: Vec<DefaultRoute>,
     /// Kernel modules.
     pub modules: Modules,
     /// Whether services may have a negative OOM score.
@@ -58,6 +71,82 @@ pub struct Facts {
     pub listening: BTreeSet<(u16, IpAddr)>,
     /// Swap devices in use.
     pub swap: Vec<String>,
+    /// Host name of the kernel.
+    pub host_name: String,
+    /// Needed capabilities that the installer does not have.
+    pub missing_capabilities: Vec<String>,
+    /// SELinux, AppArmor, Secure Boot.
+    pub security: Security,
+    /// Loaded modules that are not of the kernel's own tree.
+    pub foreign_modules: Vec<ForeignModule>,
+    /// Sources that DKMS builds modules of.
+    pub dkms: Vec<String>,
+    /// How the clock is kept.
+    pub clock: Clock,
+    /// Units of others that concern us, active ones.
+    pub services: Services,
+    /// Proxy variables that systemd gives to every service, without user names and passwords.
+    pub proxy_variables: BTreeMap<String, String>,
+    /// Base chains of the packet filter.
+    pub chains: Vec<Chain>,
+    /// The resolver of the host's own programs.
+    pub resolver: Resolver,
+    /// Bits of entropy; `None` when the kernel does not tell.
+    pub entropy: Option<u64>,
+    /// Who installs something at this moment.
+    pub package_managers: Vec<String>,
+    /// Files and directories we write that nobody may change (`chattr +i`).
+    pub immutable: Vec<PathBuf>,
+    /// A shutdown is scheduled.
+    pub shutdown: bool,
+    /// Logins are refused: the host starts, stops, or an administrator said so.
+    pub nologin: bool,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+    /// Switched on.
+    pub up: bool,
+}
+
+/// A default route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DefaultRoute {
+    /// Interface.
+    pub interface: String,
+    /// Router; none on point-to-point links.
+    pub gateway: Option<IpAddr>,
+    /// The lowest wins.
+    pub metric: u32,
+}
+
+/// A chain of the packet filter that packets come to by themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Chain {
+    /// `ip`, `ip6`, `inet` …
+    pub family: String,
+    /// Table.
+    pub table: String,
+    /// Chain.
+    pub name: String,
+    /// `input`, `forward`, `output` …
+    pub hook: String,
+    /// What happens to packets that no rule decides about: `accept` or `drop`.
+    pub policy: String,
+}
+
+/// `/etc/resolv.conf`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Resolver {
+    /// Whom the host asks.
+    pub nameservers: Vec<IpAddr>,
+    /// Domains that are tried behind a name.
+    pub search: Vec<String>,
 }
 
 /// `/etc/os-release`.
@@ -74,7 +163,7 @@ pub struct Os {
 }
 
 /// How control groups are mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cgroup {
     /// Controllers in version 1 hierarchies (also hybrid: version 2 only for systemd's own use).
@@ -82,6 +171,7 @@ pub enum Cgroup {
     /// The unified hierarchy.
     V2,
     /// None found.
+    #[default]
     Missing,
 }
 
@@ -116,6 +206,12 @@ pub struct Modules {
     pub loadable: BTreeSet<String>,
     /// Whether this host can load modules at all.
     pub can_load: bool,
+    /// How module files are compressed: `xz`, `zst`, `gz`.
+    pub compression: Option<String>,
+    /// The host's modprobe says that it cannot read that.
+    pub unreadable: bool,
+    /// The running kernel has its directory of modules.
+    pub directory: bool,
 }
 
 impl Modules {
@@ -152,22 +248,39 @@ pub(crate) mod tests {
             cgroup: Cgroup::V2,
             cpus: 2,
             memory_mib: 4096,
-            disk_free_mib: 20_000,
+            filesystems: BTreeMap::new(),
             addresses: vec![Address {
                 interface: "eth0".to_owned(),
                 address: IpAddr::from([192, 0, 2, 1]),
                 prefix: 24,
             }],
-            modules: Modules { can_load: true, ..Modules::default() },
+            interfaces: vec![Interface { name: "eth0".to_owned(), mtu: 1500, up: true }],
+            default_routes: vec![DefaultRoute { interface: "eth0".to_owned(), gateway: None, metric: 0 }],
+            modules: Modules { can_load: true, directory: true, ..Modules::default() },
             oom_score_adj: true,
             nofile: 1 << 20,
             shared_sysctls: false,
-            writable_sysctls: BTreeSet::new(),
+            writable_sysctls: ["net.ipv4.ip_forward".to_owned()].into(),
             tools: BTreeMap::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             nameserver: true,
             listening: BTreeSet::new(),
             swap: Vec::new(),
+            host_name: "m1".to_owned(),
+            missing_capabilities: Vec::new(),
+            security: Security::default(),
+            foreign_modules: Vec::new(),
+            dkms: Vec::new(),
+            clock: Clock { services: vec!["chrony.service".to_owned()], synchronised: Some(true) },
+            services: Services { time: vec!["chrony.service".to_owned()], ..Services::default() },
+            proxy_variables: BTreeMap::new(),
+            chains: Vec::new(),
+            resolver: Resolver::default(),
+            entropy: Some(256),
+            package_managers: Vec::new(),
+            immutable: Vec::new(),
+            shutdown: false,
+            nologin: false,
         }
     }
 }

@@ -8,9 +8,9 @@
 mod command;
 mod fake;
 mod files;
+mod filesystem;
 pub mod firewall;
 mod kernel;
-mod locks;
 pub mod marks;
 mod network;
 pub mod packages;
@@ -28,6 +28,7 @@ use jiff::Timestamp;
 pub use command::{Command, Finished, Output};
 pub use fake::{Fake, Reply};
 pub use files::{Entry, FileKind};
+pub use filesystem::Filesystem;
 pub use kernel::{module_loaded, mount_point, sysctl_path};
 
 /// The machine, or a directory that plays one.

@@ -5,7 +5,7 @@
 //! a full disk does not keep a run from recording what it did. The first before-image of a target ever taken stays: undo
 //! leads to the host as it was before Sealift, not to some state in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -40,6 +40,9 @@ pub struct Inputs {
     /// It was given a join file: whatever goes on with it must not found a cluster. Absent from records of older versions.
     #[serde(default)]
     pub joined: bool,
+    /// Checks of preflight that the operator said to ignore: whatever goes on with the run ignores them too.
+    #[serde(default)]
+    pub ignored: BTreeSet<String>,
 }
 
 impl Inputs {
@@ -153,6 +156,11 @@ impl<'a> Journal<'a> {
     /// Whether a run that has not ended was given a join file.
     pub fn joined(&self) -> bool {
         self.pending().is_some_and(|pending| pending.inputs.joined)
+    }
+
+    /// Checks of preflight that a run that has not ended ignores.
+    pub fn ignored(&self) -> BTreeSet<String> {
+        self.pending().map(|pending| pending.inputs.ignored).unwrap_or_default()
     }
 
     /// What the last run was asked for, whether it has ended or not.

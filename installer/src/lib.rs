@@ -6,11 +6,13 @@
 pub mod agent;
 pub mod approver;
 pub mod background;
+pub mod checks;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod distro;
 pub mod engine;
 pub mod event;
 pub mod facts;

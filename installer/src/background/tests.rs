@@ -20,8 +20,14 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::under(directory.path());
         let digest = Digest::of(b"x");
-        let inputs =
-            Inputs { index: digest, config: digest, roles: "worker".to_owned(), installer: digest, joined: false };
+        let inputs = Inputs {
+            index: digest,
+            config: digest,
+            roles: "worker".to_owned(),
+            installer: digest,
+            joined: false,
+            ignored: std::collections::BTreeSet::new(),
+        };
         Journal::read(&host).unwrap().begin(&inputs, "[cluster]").unwrap();
         let active = Arc::new(Mutex::new("inactive"));
         let (shown, stopped, started) = (Arc::clone(&active), Arc::clone(&active), Arc::clone(&active));

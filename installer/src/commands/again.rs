@@ -9,6 +9,7 @@ use bundle::{Digest, Image};
 
 use super::install::finish;
 use super::prepare::{Asked, Origin, Prepared};
+use crate::checks::CheckName;
 use crate::config::{ClusterConfig, Roles, role_name};
 use crate::engine::{self, Numbering, Record, Summary};
 use crate::event::{Event, Events as _, Fan, Log};
@@ -46,7 +47,7 @@ impl Again {
         let start = host.monotonic();
         let config = ClusterConfig::parse(&self.config, Path::new(&self.source))?;
         let facts = Facts::gather(host)?;
-        let origin = Origin { title: self.title.to_owned(), index: self.index };
+        let origin = Origin { title: self.title.to_owned(), index: self.index, created: None };
         let asked = Asked {
             config,
             text: self.config.clone(),
@@ -54,6 +55,8 @@ impl Again {
             join: None,
             joined: journal.joined(),
             init: false,
+            // A run without a person goes on as the last one did.
+            ignored: journal.last().map(|inputs| CheckName::of_record(&inputs.ignored)).unwrap_or_default(),
             patience: self.patience,
         };
         let prepared = Prepared::new(host, asked, facts, self.images, origin)?;

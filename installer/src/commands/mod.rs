@@ -16,6 +16,7 @@ use crate::report::Exit;
 mod again;
 mod check;
 mod config;
+mod facts;
 mod install;
 mod join_file;
 mod kubeconfig;
@@ -32,6 +33,7 @@ mod verify;
 
 pub use check::check;
 pub use config::config;
+pub use facts::facts;
 pub use install::install;
 pub use join_file::join_file;
 pub use kubeconfig::kubeconfig;
@@ -57,6 +59,7 @@ pub fn format(cli: &Cli) -> Format {
         Some(Command::Reset(reset)) => reset.format,
         Some(
             Command::Status(format)
+            | Command::Facts(format)
             | Command::Token(Token::List(format))
             | Command::Node(Node::List(format))
             | Command::Config(Config::Check { format, .. } | Config::Show(format)),
@@ -76,6 +79,7 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit> {
         (Some(Command::Plan(arguments)), _) => plan(&host, &arguments, output, &Steps::of),
         (Some(Command::Verify(arguments)), _) => verify(&host, &arguments, output),
         (Some(Command::Status(_)), _) => status(&host, output),
+        (Some(Command::Facts(_)), _) => facts(&host, output),
         (Some(Command::Resume(arguments)), _) => resume(&host, &arguments, output, &Steps::of),
         (Some(Command::Refresh(arguments)), _) => refresh(&host, &arguments, output, &Steps::of),
         (Some(Command::Secrets(arguments)), _) => secrets(&host, &arguments, output),

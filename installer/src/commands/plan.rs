@@ -8,7 +8,7 @@ use super::install::require_root;
 use super::prepare::{Prepared, require_inputs};
 use crate::cli::Install;
 use crate::engine::{self, Planned};
-use crate::event::Quiet;
+use crate::event::{Event, Recorded};
 use crate::generation::Switch;
 use crate::host::Host;
 use crate::journal::Journal;
@@ -30,18 +30,35 @@ pub fn plan(host: &Host, arguments: &Install, output: &Output, steps: StepsOf) -
         Program { digest: prepared.installer },
         Switch { acceptance: Some(acceptance), config: prepared.config_text.clone() },
     );
-    let context = prepared.context(host, &Quiet);
-    let mut planned = Vec::new();
-    for part in [&plan.preflight, &plan.store, &plan.steps] {
+    let events = Recorded::default();
+    let context = prepared.context(host, &events);
+    let looked = engine::plan(&plan.preflight, &context);
+    let findings = events.events();
+    if looked.is_err() || output.is_json() {
+        show_findings(&findings, output);
+    }
+    let mut planned = looked?;
+    for part in [&plan.store, &plan.steps] {
         planned.extend(engine::plan(part, &context)?);
     }
     // What was shown is what the whole file says: the rest of it is hashed before anything is printed.
     opened.stream.unpack(&mut HashOnly).map_err(classify)?;
-    show(&prepared, &planned, output);
+    show(&prepared, &planned, &findings, output);
     Ok(Exit::Done)
 }
 
-fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
+/// What preflight found: all of it for programs, what is less than good for people.
+fn show_findings(events: &[Event], output: &Output) {
+    for event in events.iter().filter(|event| matches!(event, Event::Finding { .. })) {
+        if output.is_json() {
+            output.json(event);
+        } else if let Some(line) = event.line() {
+            output.line(&line);
+        }
+    }
+}
+
+fn show(prepared: &Prepared, planned: &[Planned], findings: &[Event], output: &Output) {
     let changes: usize = planned.iter().map(|step| step.changes().len()).sum();
     let openings = ports::openings(&prepared.config, &prepared.node, &prepared.roles);
     if output.is_json() {
@@ -61,6 +78,7 @@ fn show(prepared: &Prepared, planned: &[Planned], output: &Output) {
         output.line(&format!("warning: {warning}"));
     }
     output.line(&format!("{} as {} on node {}", prepared.title, prepared.roles, prepared.node.name));
+    show_findings(findings, output);
     for Planned { step, title, check } in planned {
         let (word, lines): (&str, Vec<String>) = match check {
             Check::Done => ("as wanted", Vec::new()),

@@ -1,5 +1,6 @@
 //! From arguments to everything a plan needs: verified bundle, cluster, node, facts, wanted state. Reads only.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use bundle::{Component, Digest, Image, Release, UnverifiedBundle};
 
+use crate::checks::CheckName;
 use crate::cli::{Install, Source};
 use crate::cluster::known::{self, Known};
 use crate::config::{ClusterConfig, Node, Roles};
@@ -21,7 +23,6 @@ use crate::join::{self, Join};
 use crate::journal::{Inputs, Journal, Pending};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
-use crate::steps::os_packages;
 use crate::store::{Metered, Stream, classify, running_program};
 use crate::trust::{self, Acceptance, Accepted};
 
@@ -70,11 +71,14 @@ pub(super) struct Prepared {
     join: Option<Join>,
     joined: bool,
     init: bool,
+    ignored: BTreeSet<CheckName>,
     patience: Duration,
     /// Title of the bundle, for people.
     pub(super) title: String,
     /// Digest of its index.
     index: Digest,
+    /// Its day.
+    created: Option<String>,
 }
 
 /// What a run is asked for, apart from the bundle.
@@ -92,6 +96,8 @@ pub(super) struct Asked {
     pub(super) joined: bool,
     /// Found a new cluster here.
     pub(super) init: bool,
+    /// Checks of preflight to be ignored.
+    pub(super) ignored: BTreeSet<CheckName>,
     /// How long to wait for other hosts.
     pub(super) patience: Duration,
 }
@@ -103,6 +109,8 @@ pub(super) struct Origin {
     pub(super) title: String,
     /// Digest of its index.
     pub(super) index: Digest,
+    /// Its day, when the bundle itself is at hand.
+    pub(super) created: Option<String>,
 }
 
 impl Asked {
@@ -133,8 +141,12 @@ impl Asked {
         let config = ClusterConfig::parse(&text, &path).exit(Exit::Usage)?;
         let roles = &arguments.roles;
         let roles = (!roles.is_empty()).then(|| Roles::new(roles.iter().copied()));
-        let joined = join.is_some() || (!arguments.abandon && Journal::read(host)?.joined());
-        Ok(Self { config, text, roles, join, joined, init: arguments.init, patience: arguments.wait })
+        // What a pending run was told still counts.
+        let journal = if arguments.abandon { None } else { Some(Journal::read(host)?) };
+        let joined = join.is_some() || journal.as_ref().is_some_and(Journal::joined);
+        let mut ignored = journal.map(|journal| CheckName::of_record(&journal.ignored())).unwrap_or_default();
+        ignored.extend(&arguments.ignored);
+        Ok(Self { config, text, roles, join, joined, init: arguments.init, ignored, patience: arguments.wait })
     }
 }
 
@@ -167,25 +179,25 @@ impl Prepared {
         let facts = Facts::gather(host)?;
         trust::require_architecture(&release, facts.architecture)?;
         let images = opened.stream.images().to_vec();
-        let origin = Origin { title: title(&release), index: opened.stream.index_digest() };
+        let created = Some(release.created.clone());
+        let origin = Origin { title: title(&release), index: opened.stream.index_digest(), created };
         let prepared = Self::new(host, asked, facts, images, origin)?;
         Ok((prepared, opened, acceptance))
     }
 
     /// From what a host already has.
-    pub(super) fn new(host: &Host, asked: Asked, mut facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
-        let Asked { config, text: config_text, roles, join, joined, init, patience } = asked;
-        let Origin { title, index } = origin;
+    pub(super) fn new(host: &Host, asked: Asked, facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
+        let Asked { config, text: config_text, roles, join, joined, init, ignored, patience } = asked;
+        let Origin { title, index, created } = origin;
         let node = this_node(&config, &facts)?.clone();
         let roles = match roles {
             Some(roles) => fitting(roles, &node)?,
             None => node.roles.clone(),
         };
-        let components: Vec<Component> = images.iter().map(|image| image.component.clone()).collect();
         let share = Share { roles: &roles, distribution: &facts.os.distribution };
-        os_packages::foresee(host, share, &components, &mut facts.tools)?;
         let desired = Generation::render(index, &images, share, &variables(&config, &node, &facts, &images))
             .context("rendering the configuration of this host")?;
+        let components = images.iter().map(|image| image.component.clone()).collect();
         let installer = running_program(host)?;
         Ok(Self {
             config,
@@ -200,9 +212,11 @@ impl Prepared {
             join,
             joined,
             init,
+            ignored,
             patience,
             title,
             index,
+            created,
         })
     }
 
@@ -222,6 +236,8 @@ impl Prepared {
             join: self.join.as_ref(),
             joined: self.joined,
             init: self.init,
+            ignored: &self.ignored,
+            created: self.created.as_deref(),
             patience: self.patience,
             step: "",
         }
@@ -235,6 +251,7 @@ impl Prepared {
             roles: self.roles.to_string(),
             installer: self.installer,
             joined: self.joined,
+            ignored: CheckName::to_record(&self.ignored),
         }
     }
 }

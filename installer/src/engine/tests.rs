@@ -78,12 +78,21 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         join: None,
         joined: false,
         init: false,
+        ignored: &std::collections::BTreeSet::new(),
+        created: None,
         patience: std::time::Duration::from_secs(5),
         step: "",
     };
     let log = Log::new(&host);
     let digest = Digest::of(b"x");
-    let inputs = Inputs { index: digest, config: digest, roles: "master".to_owned(), installer: digest, joined: false };
+    let inputs = Inputs {
+        index: digest,
+        config: digest,
+        roles: "master".to_owned(),
+        installer: digest,
+        joined: false,
+        ignored: std::collections::BTreeSet::new(),
+    };
     let mut record = Record { journal: Journal::read(&host).unwrap(), inputs, config: CLUSTER.to_owned(), log: &log };
     let mut summary = Summary::default();
     let numbering = Numbering { before: 0, total: steps.len() };

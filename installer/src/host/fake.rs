@@ -1,9 +1,10 @@
 //! The test side of [`Host`](super::Host): scripted commands, a clock that moves when somebody waits, a record of all
 //! changing operations, and one operation that fails or kills the run.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 
 use super::command::{Command, Finished};
+use super::filesystem::Filesystem;
 
 /// The scripted answer to a command.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +42,6 @@ impl Reply {
 }
 
 type Answer = Box<dyn Fn(&Command) -> Reply + Send + Sync>;
-type Holds = Box<dyn Fn(&Path) -> Option<i32> + Send + Sync>;
 type Listens = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// Script and record of a host that is a directory.
@@ -49,7 +50,6 @@ pub struct Fake {
     state: Mutex<State>,
     answers: Mutex<Vec<(String, Answer)>>,
     listens: Mutex<Option<Listens>>,
-    holds: Mutex<Option<Holds>>,
 }
 
 #[derive(Debug)]
@@ -62,6 +62,10 @@ struct State {
     elapsed: Duration,
     nofile: u64,
     oom_score_adj: bool,
+    filesystems: Vec<(PathBuf, Filesystem)>,
+    latencies: Vec<Duration>,
+    immutable: BTreeSet<PathBuf>,
+    locks: BTreeMap<PathBuf, i32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +86,10 @@ impl Default for State {
             elapsed: Duration::ZERO,
             nofile: 1 << 20,
             oom_score_adj: true,
+            filesystems: Vec::new(),
+            latencies: Vec::new(),
+            immutable: BTreeSet::new(),
+            locks: BTreeMap::new(),
         }
     }
 }
@@ -163,6 +171,44 @@ impl Fake {
         state.oom_score_adj = negative_oom_score;
     }
 
+    /// Puts everything below `path` on this filesystem; the longest path counts. Without one it is the test's own.
+    pub fn set_filesystem(&self, path: &str, filesystem: Filesystem) {
+        self.state().filesystems.push((PathBuf::from(path), filesystem));
+    }
+
+    /// Sets what measuring the disk gives; nothing otherwise.
+    pub fn set_latencies(&self, latencies: Vec<Duration>) {
+        self.state().latencies = latencies;
+    }
+
+    /// Makes a file immutable (`chattr +i`).
+    pub fn set_immutable(&self, path: &str) {
+        self.state().immutable.insert(PathBuf::from(path));
+    }
+
+    /// Has a process hold a file's lock.
+    pub fn set_lock(&self, path: &str, pid: i32) {
+        self.state().locks.insert(PathBuf::from(path), pid);
+    }
+
+    pub(super) fn filesystem(&self, path: &Path) -> Option<Filesystem> {
+        let state = self.state();
+        let below = state.filesystems.iter().filter(|(place, _)| path.starts_with(place));
+        below.max_by_key(|(place, _)| place.as_os_str().len()).map(|(_, filesystem)| filesystem.clone())
+    }
+
+    pub(super) fn latencies(&self) -> Vec<Duration> {
+        self.state().latencies.clone()
+    }
+
+    pub(super) fn immutable(&self, path: &Path) -> bool {
+        self.state().immutable.contains(path)
+    }
+
+    pub(super) fn lock_holder(&self, path: &Path) -> Option<i32> {
+        self.state().locks.get(path).copied()
+    }
+
     /// Says what accepts TCP connections, here and on other hosts; nothing does otherwise.
     pub fn on_connect(&self, listens: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) {
         *self.listens.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listens));
@@ -171,15 +217,6 @@ impl Fake {
     pub(super) fn listens(&self, address: SocketAddr) -> bool {
         let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
         listens.as_ref().is_some_and(|listens| listens(address))
-    }
-
-    /// Says which files other processes have locked, and who; none are otherwise.
-    pub fn on_lock(&self, holds: impl Fn(&Path) -> Option<i32> + Send + Sync + 'static) {
-        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(holds));
-    }
-
-    pub(super) fn lock_holder(&self, path: &Path) -> Option<i32> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|holds| holds(path))
     }
 
     pub(super) fn nofile(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit};
 
-use super::Host;
+use super::{Filesystem, Host};
 
 /// Whether another process has this pid.
 pub(super) fn other_process_runs(pid: i32) -> bool {
@@ -37,6 +37,19 @@ pub fn module_loaded(host: &Host, name: &str) -> Result<bool> {
 /// The mount point of a line of `/proc/self/mountinfo` (proc(5)).
 pub fn mount_point(line: &str) -> Option<PathBuf> {
     Some(PathBuf::from(unescape(line.split(' ').nth(4)?)))
+}
+
+/// Device, mount point, kind and source of a line of `/proc/self/mountinfo`.
+pub(super) fn mount_fields(line: &str) -> Option<Filesystem> {
+    let (front, back) = line.split_once(" - ")?;
+    let mut back = back.split(' ');
+    Some(Filesystem {
+        mounted: mount_point(line)?,
+        device: front.split(' ').nth(2)?.to_owned(),
+        kind: back.next()?.to_owned(),
+        source: unescape(back.next()?),
+        ..Filesystem::default()
+    })
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.

@@ -7,6 +7,7 @@ fn inputs(bundle: &str) -> Inputs {
         roles: "master".to_owned(),
         installer: Digest::of(b"installer"),
         joined: false,
+        ignored: BTreeSet::new(),
     }
 }
 
@@ -84,7 +85,9 @@ fn a_run_that_was_given_a_join_file_stays_one_until_it_ends() {
     assert!(!Journal::read(&host).unwrap().joined());
     // What older versions wrote.
     let mut old = serde_json::to_value(inputs("a")).unwrap();
-    old.as_object_mut().unwrap().remove("joined");
+    for field in ["joined", "ignored"] {
+        old.as_object_mut().unwrap().remove(field);
+    }
     assert_eq!(serde_json::from_value::<Inputs>(old).unwrap(), inputs("a"));
 }
 

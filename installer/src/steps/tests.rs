@@ -1,6 +1,6 @@
 //! A master that is a directory, with a systemd of a few lines: what the steps find, change and leave alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -14,13 +14,14 @@ use super::host_settings::HostSettings;
 use super::pki::Pki;
 use super::preflight::Preflight;
 use super::{kernel, os_packages};
+use crate::checks::CheckName;
 use crate::cluster::founding::{self, Founding};
 use crate::config::{ClusterConfig, Node, Roles};
 use crate::context::Context;
 use crate::event::Recorded;
 use crate::facts::Facts;
 use crate::generation::Generation;
-use crate::host::{Host, Reply};
+use crate::host::{Filesystem, Host, Reply};
 use crate::report::{Exit, exit_of};
 use crate::step::{Check, Step, Target};
 
@@ -28,6 +29,7 @@ mod containers;
 mod daemons;
 mod founding_guard;
 mod host_settings;
+mod preflight_checks;
 
 const CONFIG: &str = r#"
 [cluster]
@@ -49,6 +51,7 @@ pub(super) struct Bed {
     pub(super) config: ClusterConfig,
     pub(super) node: Node,
     pub(super) roles: Roles,
+    pub(super) ignored: BTreeSet<CheckName>,
     pub(super) facts: Facts,
     pub(super) components: Vec<Component>,
     pub(super) images: Vec<Image>,
@@ -78,6 +81,7 @@ impl Bed {
             node,
             config,
             roles: Roles::new([Role::Master]),
+            ignored: BTreeSet::new(),
             facts,
             components: components(),
             images: Vec::new(),
@@ -85,6 +89,7 @@ impl Bed {
             units: Arc::default(),
             directory,
         };
+        bed.host.fake().set_filesystem("/", disk(20 << 10));
         bed.script_systemd("digest-1");
         // Every other node is on the network of this one.
         bed.host.fake().answer("ip -force -j -batch -", |command| {
@@ -142,6 +147,8 @@ impl Bed {
             join: None,
             joined: false,
             init: false,
+            ignored: &self.ignored,
+            created: None,
             patience: std::time::Duration::ZERO,
             step: "test",
         }
@@ -186,6 +193,21 @@ impl Bed {
         let writes: Vec<String> =
             self.host.fake().operations().into_iter().filter(|operation| !is_question(operation)).collect();
         assert_eq!(writes, Vec::<String>::new(), "the second apply changed something");
+    }
+}
+
+/// A disk with this much room.
+pub(super) fn disk(free_mib: u64) -> Filesystem {
+    Filesystem {
+        mounted: PathBuf::from("/"),
+        device: "8:1".to_owned(),
+        kind: "ext4".to_owned(),
+        source: "/dev/sda1".to_owned(),
+        size: 100 << 30,
+        free: free_mib << 20,
+        inodes: 6_000_000,
+        inodes_free: 5_000_000,
+        ..Filesystem::default()
     }
 }
 
@@ -305,6 +327,9 @@ fn preflight_reports_the_limits_of_a_container_and_goes_on() {
     bed.facts.nofile = 20_000;
     bed.facts.oom_score_adj = false;
     let Check::Kept(limits) = Preflight.check(&bed.context()).unwrap() else { panic!("not reported") };
+    assert_eq!(limits, "3 limits");
+    let said = bed.events.events().iter().filter_map(crate::event::Event::line).collect::<Vec<_>>();
+    let limits = said.join("\n");
     assert!(limits.contains("systemd-nspawn") && limits.contains("20000") && limits.contains("OOM"), "{limits}");
 }
 
@@ -401,10 +426,17 @@ fn preflight_counts_the_room_that_the_bundle_needs() {
     bed.images = vec![containers::image(&bed)];
     bed.images[0].blobs[2].digest = Digest::of(b"not in the store yet");
     bed.images[0].blobs[2].size = 3 << 30;
-    bed.facts.disk_free_mib = 9 * 1024;
+    bed.host.fake().set_filesystem("/", disk(13 << 10));
     let error = format!("{:#}", Preflight.check(&bed.context()).unwrap_err());
-    assert!(error.contains("disk: found 9216 MiB free"), "{error}");
-    bed.facts.disk_free_mib = 12 * 1024;
+    assert!(error.contains("disk /dev/sda1 at `/`: found 13312 MiB free"), "{error}");
+    assert!(error.contains("3201 MiB for `/opt/sealift`, 9985 MiB for `/var/lib/containerd`"), "{error}");
+    // The same on two disks: each has to have its part only.
+    bed.host.fake().set_filesystem("/var/lib/containerd", Filesystem { device: "8:2".to_owned(), ..disk(10 << 10) });
+    bed.host.fake().set_filesystem("/", disk(5 << 10));
+    assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
+    bed.host.fake().set_filesystem("/var/lib/containerd", Filesystem { device: "8:2".to_owned(), ..disk(9 << 10) });
+    assert!(Preflight.check(&bed.context()).is_err(), "the second disk is too small");
+    bed.host.fake().set_filesystem("/var/lib/containerd", Filesystem { device: "8:2".to_owned(), ..disk(10 << 10) });
     assert_eq!(Preflight.check(&bed.context()).unwrap(), Check::Done);
 }
 

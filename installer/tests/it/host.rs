@@ -64,6 +64,7 @@ impl Bed {
             wait: std::time::Duration::ZERO,
             allow_downgrade: None,
             abandon: false,
+            ignored: Vec::new(),
             json: false,
         };
         let bed = Self { directory, host, arguments };

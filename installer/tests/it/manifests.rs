@@ -1,13 +1,13 @@
 //! The components as they lie in `manifests/components`, rendered for a version set and a kind of host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bundle::component::{Component, Kind, Role, Template, TemplateKind};
 use bundle::{Architecture, Digest, Image};
 use installer::config::{ClusterConfig, role_name};
 use installer::context::variables;
-use installer::facts::{Cgroup, Facts, Modules, Os};
+use installer::facts::{Cgroup, Facts, Modules};
 use installer::generation::Generation;
 use installer::share::Share;
 use serde::Deserialize;
@@ -169,15 +169,12 @@ fn facts(shape: Shape) -> Facts {
     let sysctls: &[&str] = if shape.container { &[] } else { &["net.netfilter.nf_conntrack_max"] };
     Facts {
         architecture: Some(Architecture::Amd64),
-        os: Os::default(),
         kernel: "6.1.0".to_owned(),
         container: shape.container.then(|| "systemd-nspawn".to_owned()),
         systemd: true,
         cgroup: shape.cgroup,
         cpus: 4,
         memory_mib: 8192,
-        disk_free_mib: 20_000,
-        addresses: vec![],
         modules,
         oom_score_adj: !shape.container,
         nofile: if shape.container { 20_000 } else { 1 << 20 },
@@ -186,8 +183,7 @@ fn facts(shape: Shape) -> Facts {
         tools,
         resolv_conf: "/etc/resolv.conf".into(),
         nameserver: true,
-        listening: BTreeSet::new(),
-        swap: vec![],
+        ..Facts::default()
     }
 }
 

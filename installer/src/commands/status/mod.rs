@@ -44,6 +44,8 @@ struct Status {
     certificates: Vec<Certificate>,
     accepted: Option<serde_json::Value>,
     pending: Option<String>,
+    /// Checks of preflight that the last run was told to ignore.
+    ignored: Vec<String>,
     /// Certificate requests that are not approved, with the reasons; known on masters.
     requests: Vec<(String, String)>,
     /// Bootstrap tokens that have not been used: all of the cluster on a master, this node's own elsewhere.
@@ -143,6 +145,7 @@ fn gather(host: &Host) -> Result<Status> {
             let at = run.interrupted.map(|step| format!(", last in step `{step}`")).unwrap_or_default();
             format!("a run that began at {} has not ended{at}", run.since)
         }),
+        ignored: journal.last().map(|inputs| inputs.ignored.iter().cloned().collect()).unwrap_or_default(),
         requests: approver::pending(host)?
             .into_iter()
             .map(|request| (format!("{} by {} for {}", request.name, request.user, request.signer), request.reason))

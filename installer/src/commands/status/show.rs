@@ -50,6 +50,9 @@ pub(super) fn text(status: &Status) -> Vec<String> {
     for (request, reason) in &status.requests {
         lines.push(format!("certificate request {request} is left pending: {reason}"));
     }
+    if !status.ignored.is_empty() {
+        lines.push(format!("preflight ignored: {}", status.ignored.join(", ")));
+    }
     if !status.strangers.is_empty() {
         lines.push(format!("OF ANOTHER CLUSTER: {}", peers::named(&status.strangers)));
         lines.push(format!("hint: {}", peers::HINT));

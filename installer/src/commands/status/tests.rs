@@ -20,7 +20,14 @@ fn host(roles: &str) -> (tempfile::TempDir, Host) {
     host.write(Path::new("/etc/sealift/cluster.toml"), CONFIG.as_bytes(), 0o644).unwrap();
     host.symlink(Path::new(CURRENT), Path::new("generations/1")).unwrap();
     let digest = Digest::of(b"x");
-    let inputs = Inputs { index: digest, config: digest, roles: roles.to_owned(), installer: digest, joined: false };
+    let inputs = Inputs {
+        index: digest,
+        config: digest,
+        roles: roles.to_owned(),
+        installer: digest,
+        joined: false,
+        ignored: ["swap".to_owned()].into(),
+    };
     Journal::read(&host).unwrap().begin(&inputs, CONFIG).unwrap();
     (directory, host)
 }
@@ -50,6 +57,7 @@ fn a_worker_that_waits_says_for_what_and_since_when() {
         &format!("waiting in step `join` since {since}: an API server of the cluster: m1 (192.0.2.1): no answer"),
         "sealift-resume.service is activating (auto-restart)",
         "of node w1: valid, ends on",
+        "preflight ignored: swap",
     ] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }

@@ -4,11 +4,7 @@
 //! is seen as it is; rpm's is asked of `rpm`. Reading changes nothing.
 
 mod dpkg;
-mod install;
-mod lock;
-pub mod policy;
 mod rpm;
-pub mod services;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -18,9 +14,6 @@ use bundle::{debian_version, rpm_version};
 use serde::Serialize;
 
 use super::Host;
-
-pub use install::{Archive, Mode, install};
-pub use lock::{Holder, holder};
 
 /// Whose packages a host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

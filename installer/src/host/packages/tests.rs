@@ -1,5 +1,3 @@
-mod real_rpm;
-
 use super::*;
 use crate::host::{Host, Reply};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::finding::{Finding, Verdict};
+use crate::checks::CheckName;
 use crate::cluster::founding::{Founding, PATH, may_found};
 use crate::context::Context;
 use crate::join::Join;
@@ -29,6 +30,7 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
         (Some(join), known) => joins(context, join, known.as_ref()),
         (None, Some(known)) if known.made_here || !context.init => Ok(Vec::new()),
         (None, Some(_)) => Ok(vec![Finding::refused(
+            CheckName::Founding,
             "founding",
             "a host of a cluster already",
             "a host without one, to found another",
@@ -42,7 +44,7 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
 fn joins(context: &Context<'_>, join: &Join, known: Option<&Founding>) -> Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = join.warnings.iter().map(|text| warned(text)).collect();
     let mut refuse = |found: String, needed: String, advice: &str| {
-        findings.push(Finding::refused("join file", found, needed, advice));
+        findings.push(Finding::refused(CheckName::JoinFile, "join file", found, needed, advice));
     };
     let node = context.node;
     let (config, theirs) = join.node()?;
@@ -84,17 +86,34 @@ fn unfit(context: &Context<'_>, join: &Join) -> Option<Finding> {
     let wanted = Wanted::of(context.config, context.node);
     let error = files::plan(context.host, &wanted, Origin::Join(join), context.host.now()).err()?;
     let advice = render(&error).lines().filter_map(|line| line.strip_prefix("hint: ")).collect::<Vec<_>>().join("; ");
-    Some(Finding::refused("join file", format!("{error:#}"), "one that fits what is on this host", advice))
+    Some(Finding::refused(
+        CheckName::JoinFile,
+        "join file",
+        format!("{error:#}"),
+        "one that fits what is on this host",
+        advice,
+    ))
 }
 
 fn warned(text: &str) -> Finding {
-    Finding::limit("secrets", text, "whoever read it can use it: if that may have happened, make another one")
+    Finding::limit(
+        CheckName::Secrets,
+        "secrets",
+        text,
+        "whoever read it can use it: if that may have happened, make another one",
+    )
 }
 
 /// A host without secrets and without a join file: it founds the cluster, or has to be given a file.
 fn founds(context: &Context<'_>) -> Result<Option<Finding>> {
     let refused = |found: &str, advice: String| {
-        Ok(Some(Finding::refused("secrets of the cluster", found, "a join file, or to be the first master", advice)))
+        Ok(Some(Finding::refused(
+            CheckName::Secrets,
+            "secrets of the cluster",
+            found,
+            "a join file, or to be the first master",
+            advice,
+        )))
     };
     let node = context.node;
     // Until there is a run of the pki step, an unfinished join shows itself there.

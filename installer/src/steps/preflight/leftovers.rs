@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::finding::Finding;
+use crate::checks::CheckName;
 use crate::context::Context;
 use crate::reset::places::is_members;
 
@@ -38,6 +39,7 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
             continue;
         }
         findings.push(Finding::refused(
+            CheckName::Leftovers,
             format!("`{path}`"),
             format!("{what}: {}", some_of(&names)),
             "an empty or absent directory",
@@ -62,6 +64,7 @@ fn configured(context: &Context<'_>) -> Result<Vec<Finding>> {
         names.retain(|name| is_members(name));
         if !names.is_empty() {
             findings.push(Finding::refused(
+                CheckName::Leftovers,
                 format!("`{}`", path.display()),
                 format!("data of another etcd: {}", some_of(&names)),
                 "no member's data there",
@@ -81,6 +84,7 @@ fn units(context: &Context<'_>) -> Result<Vec<Finding>> {
             let Some(text) = context.host.read_text(&path)? else { continue };
             if !text.contains("/opt/sealift/") {
                 findings.push(Finding::refused(
+                    CheckName::Units,
                     format!("unit `{unit}`"),
                     format!("`{}`, which is not Sealift's", path.display()),
                     "no other installation of that program",

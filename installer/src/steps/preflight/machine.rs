@@ -1,18 +1,14 @@
-//! The machine itself: architecture, init system, control groups, tools, processors, memory, disk, limits.
+//! The machine itself: architecture, init system, control groups, tools, processors, memory, limits.
 
 use std::path::Path;
 
-use bundle::Image;
-use bundle::component::Kind;
-
 use super::finding::Finding;
+use crate::checks::CheckName;
 use crate::config::host::Swap;
 use crate::context::Context;
 use crate::facts::Cgroup;
 use crate::host::swap::too_full;
 use crate::steps::file::size;
-use crate::steps::images::blob_path;
-use crate::steps::os_packages;
 
 /// A tool of the distribution, who needs it, and the packages that have it on Debian and on EL.
 type Tool = (&'static str, &'static str, &'static str);
@@ -36,13 +32,18 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
     let facts = context.facts;
     let mut findings = vec![
         match facts.architecture {
-            Some(architecture) => Finding::good("architecture", architecture.to_string()),
-            None => Finding::refused("architecture", "one Sealift does not know", "amd64 or arm64", "use another host"),
+            Some(architecture) => Finding::good(CheckName::Architecture, "architecture", architecture.to_string()),
+            None => Finding::refused(
+                CheckName::Architecture,
+                "architecture",
+                "one Sealift does not know",
+                "amd64 or arm64",
+                "use another host",
+            ),
         },
         init(context),
         processors(context),
         memory(context),
-        disk(context),
     ];
     let mut tools = TOOLS.to_vec();
     if context.roles.run_pods() {
@@ -53,6 +54,7 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
     for (tool, purpose, packages) in tools {
         if !facts.tools.contains_key(tool) {
             findings.push(Finding::refused(
+                CheckName::Tools,
                 format!("tool `{tool}`"),
                 "nothing by that name",
                 format!("it on the PATH ({purpose})"),
@@ -73,12 +75,10 @@ fn packaged(context: &Context<'_>) -> Vec<Finding> {
         let programs = component.host_programs.get(share.distribution).into_iter().flatten();
         programs.map(|(_, path)| (&component.name, path))
     });
-    // A bundle whose packages do not bring them is not built.
-    let comes = matches!(os_packages::work_on(context), Ok(Some(_)));
-    let expected = expected.filter(|_| !comes);
     let missing = expected.filter(|(_, path)| !context.host.exists(Path::new(path)).unwrap_or(false));
     let refused = missing.map(|(name, path)| {
         Finding::refused(
+            CheckName::Programs,
             format!("program `{path}`"),
             "no such file",
             format!("it, for the component `{name}`"),
@@ -90,7 +90,13 @@ fn packaged(context: &Context<'_>) -> Vec<Finding> {
 
 fn init(context: &Context<'_>) -> Finding {
     if !context.facts.systemd {
-        return Finding::refused("systemd", "another init system", "systemd as process 1", "use another host");
+        return Finding::refused(
+            CheckName::Systemd,
+            "systemd",
+            "another init system",
+            "systemd as process 1",
+            "use another host",
+        );
     }
     // `systemd 252 (252.39-1~deb12u2)` or a bare number.
     let version = context.facts.tools.get("systemctl").map(String::as_str).unwrap_or_default();
@@ -100,13 +106,14 @@ fn init(context: &Context<'_>) -> Finding {
         .unwrap_or(SYSTEMD_NEEDED);
     if number < SYSTEMD_NEEDED {
         return Finding::refused(
+            CheckName::Systemd,
             "systemd",
             format!("version {number}"),
             format!("{SYSTEMD_NEEDED} or newer"),
             "use a newer distribution",
         );
     }
-    Finding::good("systemd", version)
+    Finding::good(CheckName::Systemd, "systemd", version)
 }
 
 fn cgroup(context: &Context<'_>) -> Finding {
@@ -114,6 +121,7 @@ fn cgroup(context: &Context<'_>) -> Finding {
     let minor = minor_of(kubelet);
     match context.facts.cgroup {
         Cgroup::Missing => Finding::refused(
+            CheckName::Cgroup,
             "control groups",
             "none mounted",
             "version 1 or 2 below /sys/fs/cgroup",
@@ -121,12 +129,13 @@ fn cgroup(context: &Context<'_>) -> Finding {
         ),
         // Since 1.35 the kubelet does not start on version 1 (release notes 1.35, #134298).
         Cgroup::V1 if minor.is_some_and(|minor| minor >= 35) => Finding::refused(
+            CheckName::Cgroup,
             "control groups",
             "version 1",
             format!("version 2 for Kubernetes {kubelet}"),
             "boot with `systemd.unified_cgroup_hierarchy=1`",
         ),
-        found => Finding::good("control groups", found.as_str()),
+        found => Finding::good(CheckName::Cgroup, "control groups", found.as_str()),
     }
 }
 
@@ -139,9 +148,14 @@ fn processors(context: &Context<'_>) -> Finding {
     let found = context.facts.cpus;
     let wanted = if context.roles.master() { 2 } else { 1 };
     if found < wanted {
-        return Finding::limit("processors", found.to_string(), format!("{wanted} are better for this role"));
+        return Finding::limit(
+            CheckName::Processors,
+            "processors",
+            found.to_string(),
+            format!("{wanted} are better for this role"),
+        );
     }
-    Finding::good("processors", found.to_string())
+    Finding::good(CheckName::Processors, "processors", found.to_string())
 }
 
 /// Memory in MiB that the programs of the roles take at rest, with room to work: measured values, rounded up.
@@ -163,56 +177,14 @@ fn memory(context: &Context<'_>) -> Finding {
     let (found, needed) = (context.facts.memory_mib, memory_needed(context));
     if found < needed {
         return Finding::refused(
+            CheckName::Memory,
             "memory",
             format!("{found} MiB"),
             format!("{needed} MiB for {}", context.roles),
             "give the host more memory",
         );
     }
-    Finding::good("memory", format!("{found} MiB ({needed} needed)"))
-}
-
-/// Room in MiB for what grows on every node: logs, audit, etcd's database and its log, pods' writable layers.
-const ROOM_TO_WORK: u64 = 2048;
-
-/// What the bundle still has to bring to this host, plus room to work. Container images count three times: in the store,
-/// and in containerd as content and unpacked. What is in the store already has been paid for.
-fn disk_needed(context: &Context<'_>) -> u64 {
-    let bytes: u64 = context
-        .images
-        .iter()
-        .filter(|image| context.share().has(&image.component))
-        .filter(|image| !is_stored(context, image))
-        .map(|image| image.installed_size() * if image.component.kind == Kind::Container { 3 } else { 1 })
-        .sum();
-    bytes.div_ceil(1 << 20) + ROOM_TO_WORK
-}
-
-fn is_stored(context: &Context<'_>, image: &Image) -> bool {
-    // An error of the disk itself will come up where it matters.
-    match image.component.kind {
-        Kind::Program | Kind::Addon => context
-            .desired
-            .links
-            .get(&image.component.name)
-            .is_some_and(|name| context.host.exists(&Path::new("/opt/sealift/store").join(name)).unwrap_or(false)),
-        Kind::Container | Kind::Packages | Kind::Kernel => {
-            image.blobs.iter().all(|blob| context.host.exists(&blob_path(&blob.digest)).unwrap_or(false))
-        }
-    }
-}
-
-fn disk(context: &Context<'_>) -> Finding {
-    let (found, needed) = (context.facts.disk_free_mib, disk_needed(context));
-    if found < needed {
-        return Finding::refused(
-            "disk",
-            format!("{found} MiB free below /opt/sealift and /var/lib"),
-            format!("{needed} MiB"),
-            "make room there",
-        );
-    }
-    Finding::good("disk", format!("{found} MiB free ({needed} needed)"))
+    Finding::good(CheckName::Memory, "memory", format!("{found} MiB ({needed} needed)"))
 }
 
 /// What a capped host will be missing, in words.
@@ -220,17 +192,28 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
     let facts = context.facts;
     let mut limits = Vec::new();
     if let Some(container) = &facts.container {
-        limits.push(Finding::limit("container", container.clone(), "the kernel and its settings are the machine's"));
+        limits.push(Finding::limit(
+            CheckName::Container,
+            "container",
+            container.clone(),
+            "the kernel and its settings are the machine's",
+        ));
     }
     if !facts.oom_score_adj {
         limits.push(Finding::limit(
+            CheckName::OomScore,
             "negative OOM score",
             "not allowed here",
             "services are not protected from the out-of-memory killer",
         ));
     }
     if facts.nofile < 1 << 20 {
-        limits.push(Finding::limit("open files", facts.nofile.to_string(), "services get this hard limit"));
+        limits.push(Finding::limit(
+            CheckName::OpenFiles,
+            "open files",
+            facts.nofile.to_string(),
+            "services get this hard limit",
+        ));
     }
     limits
 }
@@ -245,7 +228,7 @@ fn swap(context: &Context<'_>) -> Option<Finding> {
     let found = format!("in use: {}", swap.join(", "));
     let refused = |advice: &str| {
         let needed = "none: the kubelet does not start with it";
-        Some(Finding::refused("swap", found.clone(), needed, advice))
+        Some(Finding::refused(CheckName::Swap, "swap", found.clone(), needed, advice))
     };
     if context.facts.container.is_some() {
         return refused("on the machine that this container runs on: `swapoff -a`, and take it out of /etc/fstab");
@@ -256,9 +239,15 @@ fn swap(context: &Context<'_>) -> Option<Finding> {
     // What cannot be read is not refused: swapoff will say so.
     if let Ok(Some((used, available))) = too_full(context.host) {
         let needed = format!("memory for the {} in it, to turn it off; {} are available", size(used), size(available));
-        return Some(Finding::refused("swap", found, needed, "end programs that this host does not need"));
+        return Some(Finding::refused(
+            CheckName::Swap,
+            "swap",
+            found,
+            needed,
+            "end programs that this host does not need",
+        ));
     }
-    Some(Finding::good("swap", format!("{found}; it will be turned off")))
+    Some(Finding::good(CheckName::Swap, "swap", format!("{found}; it will be turned off")))
 }
 
 #[cfg(test)]

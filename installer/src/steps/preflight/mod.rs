@@ -2,20 +2,25 @@
 //! given at once, each with what was found, what is needed and what to do. Limits of a host (a container's capped limits,
 //! missing modules) are reported, not refused.
 
+mod disk;
 mod finding;
 mod founding;
 mod leftovers;
 mod machine;
+mod names;
+mod neighbours;
 mod network;
 mod peers;
 pub(crate) mod ports;
 mod proxy_mode;
 mod scope;
+mod system;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 pub use self::finding::{Finding, Verdict};
 use crate::context::Context;
+use crate::event::Event;
 use crate::report::{Exit, Explain as _};
 use crate::step::{Check, Step};
 
@@ -26,12 +31,21 @@ pub struct Preflight;
 /// All findings about this host.
 pub fn findings(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = machine::look(context);
+    findings.extend(system::look(context));
+    findings.extend(disk::look(context)?);
     findings.extend(network::look(context)?);
+    findings.extend(names::look(context)?);
+    findings.extend(neighbours::look(context));
     findings.extend(peers::look(context));
     findings.extend(proxy_mode::look(context));
     findings.extend(scope::look(context)?);
     findings.extend(founding::look(context)?);
     findings.extend(leftovers::look(context)?);
+    for finding in &mut findings {
+        if finding.verdict == Verdict::Refused && context.ignored.contains(&finding.check) {
+            finding.verdict = Verdict::Ignored;
+        }
+    }
     Ok(findings)
 }
 
@@ -46,12 +60,18 @@ impl Step for Preflight {
 
     fn check(&self, context: &Context<'_>) -> Result<Check> {
         let findings = findings(context)?;
-        let refused: Vec<String> = with(&findings, Verdict::Refused);
+        for finding in &findings {
+            context.events.emit(&Event::of_finding(context.step, finding));
+        }
+        let with = |verdict| findings.iter().filter(move |finding| finding.verdict == verdict);
+        let refused: Vec<&Finding> = with(Verdict::Refused).collect();
         if !refused.is_empty() {
             return Err(refusal(&refused));
         }
-        let limits = with(&findings, Verdict::Limit);
-        Ok(if limits.is_empty() { Check::Done } else { Check::Kept(limits.join("; ")) })
+        let (limits, ignored) = (with(Verdict::Limit).count(), with(Verdict::Ignored).count());
+        let said = [counted(limits, "limit"), counted(ignored, "ignored finding")];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        Ok(if said.is_empty() { Check::Done } else { Check::Kept(said.join(", ")) })
     }
 
     fn apply(&self, _: &Context<'_>) -> Result<()> {
@@ -59,10 +79,22 @@ impl Step for Preflight {
     }
 }
 
-fn with(findings: &[Finding], verdict: Verdict) -> Vec<String> {
-    findings.iter().filter(|finding| finding.verdict == verdict).map(ToString::to_string).collect()
+/// `1 limit`, `3 limits`; none of none.
+fn counted(count: usize, what: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{count} {what}s")),
+    }
 }
 
-fn refusal(refused: &[String]) -> anyhow::Error {
-    anyhow::anyhow!("this host cannot take the role yet:\n- {}", refused.join("\n- ")).exit(Exit::Preflight)
+fn refusal(refused: &[&Finding]) -> anyhow::Error {
+    let lines: Vec<String> = refused.iter().map(|finding| format!("- {finding}")).collect();
+    let error = anyhow!("this host cannot take the role yet:\n{}", lines.join("\n")).exit(Exit::Preflight);
+    if refused.iter().all(|finding| finding.check.never_ignored().is_some()) {
+        return error;
+    }
+    error.hint(
+        "put right what is listed and run again; `--ignore NAME` (the name in brackets) goes on without that check",
+    )
 }

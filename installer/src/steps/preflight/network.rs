@@ -9,6 +9,7 @@ use bundle::component::Role;
 
 use super::finding::Finding;
 use super::ports::{self, Holder, Port};
+use crate::checks::CheckName;
 use crate::context::Context;
 use crate::host::Command;
 
@@ -29,6 +30,8 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
         findings.extend(overlaps(context));
     }
     findings.extend(taken_ports(context)?);
+    findings.extend(default_routes(context));
+    findings.extend(mtu_of_pods(context));
     findings.extend(unresolved(context));
     Ok(findings)
 }
@@ -53,21 +56,55 @@ fn unresolved(context: &Context<'_>) -> Option<Finding> {
         }
     }
     let first = "users of the API need them (`api_names`)";
-    (!unknown.is_empty()).then(|| Finding::limit("names", format!("cannot resolve {}", unknown.join(", ")), first))
+    (!unknown.is_empty())
+        .then(|| Finding::limit(CheckName::ApiNames, "names", format!("cannot resolve {}", unknown.join(", ")), first))
 }
 
 fn address(context: &Context<'_>) -> Finding {
     let wanted = context.node.address;
     if let Some(found) = context.facts.addresses.iter().find(|found| found.address == wanted) {
-        return Finding::good("address", format!("{wanted} on {}", found.interface));
+        return Finding::good(CheckName::Address, "address", format!("{wanted} on {}", found.interface));
     }
     let found: Vec<String> = context.facts.addresses().iter().map(ToString::to_string).collect();
     Finding::refused(
+        CheckName::Address,
         "address",
         if found.is_empty() { "none".to_owned() } else { found.join(", ") },
         format!("{wanted}, the address of node `{}` in the cluster config", context.node.name),
         "correct the config or the host's network",
     )
+}
+
+/// With several of the same weight, which one a packet takes is not decided by anybody.
+fn default_routes(context: &Context<'_>) -> Option<Finding> {
+    let routes = &context.facts.default_routes;
+    for family in [true, false] {
+        // Routes without a router have no family of their own; `ip -4` comes first.
+        let of: Vec<_> =
+            routes.iter().filter(|route| route.gateway.is_none_or(|gateway| gateway.is_ipv4()) == family).collect();
+        let Some(lowest) = of.iter().map(|route| route.metric).min() else { continue };
+        let equal: Vec<&str> =
+            of.iter().filter(|route| route.metric == lowest).map(|route| route.interface.as_str()).collect();
+        if equal.len() > 1 {
+            let found = format!("{} of the same metric: {}", equal.len(), equal.join(", "));
+            let follows = "packets to elsewhere leave over any of them, and answers may not come back";
+            let advice = "give them different metrics";
+            return Some(Finding::limit(CheckName::DefaultRoutes, "default routes", found, follows).advise(advice));
+        }
+    }
+    None
+}
+
+/// The bridge of the pods must not take larger packets than the interface they leave by.
+fn mtu_of_pods(context: &Context<'_>) -> Option<Finding> {
+    let facts = context.facts;
+    let mtu = |name: &str| facts.interfaces.iter().find(|found| found.name == name).map(|found| found.mtu);
+    let own = facts.addresses.iter().find(|found| found.address == context.node.address)?;
+    let (bridge, outside) = (mtu(OWN_INTERFACES[0])?, mtu(&own.interface)?);
+    let found = format!("{bridge} on {}, {outside} on {}", OWN_INTERFACES[0], own.interface);
+    let follows = "large packets of pods are lost on their way to other nodes";
+    let advice = format!("`ip link set {} mtu {outside}`, or a larger MTU on {}", OWN_INTERFACES[0], own.interface);
+    (bridge > outside).then(|| Finding::limit(CheckName::Mtu, "MTU of pods", found, follows).advise(advice))
 }
 
 /// Addresses of this host inside the networks that the cluster uses for itself.
@@ -80,6 +117,7 @@ fn overlaps(context: &Context<'_>) -> Vec<Finding> {
                 continue;
             }
             findings.push(Finding::refused(
+                CheckName::OverlappingNetworks,
                 format!("{what} network"),
                 format!("{} on {}, inside {network}", found.address, found.interface),
                 "a network of its own",
@@ -112,6 +150,7 @@ fn taken_ports(context: &Context<'_>) -> Result<Vec<Finding>> {
         if !is_ours(context, &holder, port.unit)? {
             let by = holder.map_or("an unknown process".to_owned(), |(name, pid)| format!("`{name}` (process {pid})"));
             findings.push(Finding::refused(
+                CheckName::Ports,
                 format!("port {}", port.number),
                 format!("in use by {by}"),
                 format!("free for {}", port.purpose),

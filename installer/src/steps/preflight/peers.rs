@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde_json::{Deserializer, Value};
 
 use super::finding::Finding;
-use crate::agent::routes;
+use crate::checks::CheckName;
 use crate::config::{ClusterConfig, Node, Plugin};
 use crate::context::Context;
 use crate::host::Command;
@@ -34,7 +34,7 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
     let own = context.node.address;
     // Without the address there is no way to speak of: that is a finding already.
     let Some(at) = context.facts.addresses.iter().find(|found| found.address == own) else { return findings };
-    findings.extend(small_packets(context, own));
+    findings.extend(small_packets(context, &at.interface));
     let peers: Vec<&Node> = context.config.nodes.iter().filter(|node| node.name != context.node.name).collect();
     if peers.is_empty() {
         return findings;
@@ -47,7 +47,12 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
             findings.extend(judge(context.config, context.node, &at.interface, &parse(&finished.text())));
         }
         // Without the tool that is a finding already.
-        Err(error) => findings.push(Finding::limit("way to other nodes", format!("{error:#}"), "it is not looked at")),
+        Err(error) => findings.push(Finding::limit(
+            CheckName::Routes,
+            "way to other nodes",
+            format!("{error:#}"),
+            "it is not looked at",
+        )),
     }
     findings
 }
@@ -57,9 +62,10 @@ fn named_interface(context: &Context<'_>) -> Option<Finding> {
     let (wanted, own) = (context.node.interface.as_deref()?, context.node.address);
     let found = context.facts.addresses.iter().find(|found| found.address == own)?;
     if found.interface == wanted {
-        return Some(Finding::good("interface", format!("{wanted} has {own}")));
+        return Some(Finding::good(CheckName::Interface, "interface", format!("{wanted} has {own}")));
     }
     Some(Finding::refused(
+        CheckName::Interface,
         "interface",
         format!("{own} on {}", found.interface),
         format!("it on {wanted}, as the cluster config says"),
@@ -67,12 +73,11 @@ fn named_interface(context: &Context<'_>) -> Option<Finding> {
     ))
 }
 
-fn small_packets(context: &Context<'_>, own: IpAddr) -> Option<Finding> {
-    let listed = context.host.try_run(&Command::new("ip").args(["-4", "-j", "addr", "show"])).ok()?;
-    let interface = routes::interface(&listed.text(), own)?;
-    let found = format!("{} on {}", interface.mtu, interface.name);
-    (interface.mtu < MTU)
-        .then(|| Finding::limit("MTU", found, format!("pods get no more; {MTU} is expected of a link")))
+fn small_packets(context: &Context<'_>, interface: &str) -> Option<Finding> {
+    let mtu = context.facts.interfaces.iter().find(|found| found.name == interface)?.mtu;
+    let found = format!("{mtu} on {interface}");
+    (mtu < MTU)
+        .then(|| Finding::limit(CheckName::Mtu, "MTU", found, format!("pods get no more; {MTU} is expected of a link")))
 }
 
 /// The answers by the address that was asked for. Each question has a list of its own; those without a way have none.
@@ -148,27 +153,44 @@ impl Trouble {
         match self {
             Self::NoWay => {
                 let needed = "a route to every node of the cluster config";
-                Finding::refused("way to other nodes", format!("none to {names}"), needed, "correct the host's routes")
+                Finding::refused(
+                    CheckName::Routes,
+                    "way to other nodes",
+                    format!("none to {names}"),
+                    needed,
+                    "correct the host's routes",
+                )
             }
             Self::Ours => Finding::refused(
+                CheckName::Routes,
                 "addresses of other nodes",
                 format!("on this host: {names}"),
                 "each address on its own host",
                 "correct the cluster config or this host's network",
             ),
-            Self::Router => {
-                Finding::refused("way to other nodes", format!("a router before {names}"), one_network, ADDON)
-            }
-            Self::OtherInterface(device) => {
-                Finding::refused("way to other nodes", format!("{device} leads to {names}"), one_network, ADDON)
-            }
+            Self::Router => Finding::refused(
+                CheckName::Routes,
+                "way to other nodes",
+                format!("a router before {names}"),
+                one_network,
+                ADDON,
+            ),
+            Self::OtherInterface(device) => Finding::refused(
+                CheckName::Routes,
+                "way to other nodes",
+                format!("{device} leads to {names}"),
+                one_network,
+                ADDON,
+            ),
             Self::EtcdSource(source) => Finding::refused(
+                CheckName::SourceAddress,
                 "source address",
                 format!("{source} towards {names}"),
                 format!("{own}: etcd refuses a member that calls from another address than its certificate says"),
                 first,
             ),
             Self::OtherSource(source) => Finding::limit(
+                CheckName::SourceAddress,
                 "source address",
                 format!("{source} towards {names}"),
                 format!("they see this node under it, not under {own}"),
@@ -264,7 +286,7 @@ roles = ["worker"]
         assert!(lines[0].contains("found 10.9.0.9 towards m2") && lines[0].contains("etcd refuses"), "{lines:?}");
         assert_eq!(
             lines[1],
-            "source address: 10.9.0.9 towards w1 (10.9.0.3); they see this node under it, not under 10.9.0.1"
+            "source address: 10.9.0.9 towards w1 (10.9.0.3); they see this node under it, not under 10.9.0.1 [source-address]"
         );
     }
 }

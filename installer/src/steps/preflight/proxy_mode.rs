@@ -1,6 +1,7 @@
 //! Whether kube-proxy can work here as the cluster config wants it to. Without a wish it takes what there is.
 
 use super::finding::Finding;
+use crate::checks::CheckName;
 use crate::config::ProxyMode;
 use crate::context::Context;
 use crate::context::proxy_mode::{chosen, deprecated, obstacles};
@@ -17,11 +18,22 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
     // A missing tool that every node needs is a finding of its own.
     if wanted != ProxyMode::Auto && !missing.is_empty() {
         let advice = "install what is missing, or leave `kube_proxy` out of `[network]`";
-        return vec![Finding::refused(subject, format!("`{}` wanted", mode.name()), missing.join("; "), advice)];
+        return vec![Finding::refused(
+            CheckName::KubeProxyMode,
+            subject,
+            format!("`{}` wanted", mode.name()),
+            missing.join("; "),
+            advice,
+        )];
     }
     if deprecated(mode, version) {
         let found = format!("`{}`, as the config wants it", mode.name());
-        return vec![Finding::limit(subject, found, "Kubernetes is about to remove it: prefer `nftables`")];
+        return vec![Finding::limit(
+            CheckName::KubeProxyMode,
+            subject,
+            found,
+            "Kubernetes is about to remove it: prefer `nftables`",
+        )];
     }
-    vec![Finding::good(subject, mode.name())]
+    vec![Finding::good(CheckName::KubeProxyMode, subject, mode.name())]
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::finding::Finding;
+use crate::checks::CheckName;
 use crate::config::{ClusterConfig, role_name};
 use crate::context::{Context, ETC};
 
@@ -43,7 +44,13 @@ fn complete(context: &Context<'_>) -> Vec<Finding> {
             Some(_) => return None,
         };
         let needed = format!("it, for the role {}", context.roles);
-        Some(Finding::refused(format!("component `{name}`"), found, needed, "use a bundle that has it"))
+        Some(Finding::refused(
+            CheckName::BundleComponents,
+            format!("component `{name}`"),
+            found,
+            needed,
+            "use a bundle that has it",
+        ))
     });
     lacking.collect()
 }
@@ -55,7 +62,13 @@ fn unchanged(context: &Context<'_>) -> Result<Vec<Finding>> {
     let subject = format!("`{}`", path.display());
     let Ok(before) = ClusterConfig::parse(&text, &path) else {
         let needed = "the config this host was installed with";
-        return Ok(vec![Finding::refused(subject, "a file that cannot be read", needed, "restore it")]);
+        return Ok(vec![Finding::refused(
+            CheckName::Identity,
+            subject,
+            "a file that cannot be read",
+            needed,
+            "restore it",
+        )]);
     };
     let (old, new) = (&before.cluster, &context.config.cluster);
     let mut pairs = vec![
@@ -71,7 +84,13 @@ fn unchanged(context: &Context<'_>) -> Result<Vec<Finding>> {
     Ok(changed
         .map(|(what, old, new)| {
             let needed = format!("`{old}`, as this cluster was installed");
-            Finding::refused(what, format!("`{new}` in the new config"), needed, "keep it: it can never change")
+            Finding::refused(
+                CheckName::Identity,
+                what,
+                format!("`{new}` in the new config"),
+                needed,
+                "keep it: it can never change",
+            )
         })
         .collect())
 }

@@ -3,13 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::debian_version;
-use crate::error::quote;
-
-/// Text that is no relation to a package.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no relation to a package")]
-pub struct NotARelation(String);
+use crate::failure::Failure;
+use bundle::debian_version;
 
 /// How versions are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +87,18 @@ pub fn shown(group: &[Relation<'_>]) -> String {
 }
 
 /// Groups separated by commas, each of alternatives separated by bars.
-pub fn parse_groups(text: &str) -> Result<Vec<Group<'_>>, NotARelation> {
+pub fn parse_groups(text: &str) -> anyhow::Result<Vec<Group<'_>>> {
     let groups = text.split(',').map(str::trim).filter(|group| !group.is_empty());
     groups.map(|group| group.split('|').map(parse).collect()).collect()
 }
 
 /// Relations separated by commas, where alternatives have no meaning (`Provides`, `Conflicts` …).
-pub fn parse_list(text: &str) -> Result<Vec<Relation<'_>>, NotARelation> {
+pub fn parse_list(text: &str) -> anyhow::Result<Vec<Relation<'_>>> {
     text.split(',').map(str::trim).filter(|relation| !relation.is_empty()).map(parse).collect()
 }
 
-fn parse(text: &str) -> Result<Relation<'_>, NotARelation> {
-    let wrong = || NotARelation(quote(text.trim()));
+fn parse(text: &str) -> anyhow::Result<Relation<'_>> {
+    let wrong = || Failure::new(format!("`{}` is no relation to a package", text.trim()));
     let text = text.trim();
     let (name, bound) = match text.split_once('(') {
         Some((name, bound)) => (name.trim(), Some(bound.strip_suffix(')').ok_or_else(wrong)?.trim())),
@@ -134,7 +129,7 @@ fn parse(text: &str) -> Result<Relation<'_>, NotARelation> {
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
     };
     if !good(name) || !qualifier.is_none_or(good) {
-        return Err(wrong());
+        return Err(wrong().into());
     }
     Ok(Relation { name, qualifier, bound })
 }

@@ -1,0 +1,425 @@
+//! Every check of preflight fires on a host that gives it a reason, and is silent on one that does not.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bundle::component::{Kind, Role};
+use jiff::Timestamp;
+
+use super::{Bed, disk};
+use crate::checks::CheckName;
+use crate::config::ProxyMode;
+use crate::config::host::{Firewall, Swap};
+use crate::context::Context;
+use crate::facts::{Address, Chain, DefaultRoute, ForeignModule, Interface, SeLinux};
+use crate::host::{Filesystem, Reply};
+use crate::report::{Exit, exit_of, render};
+use crate::step::{Check, Step};
+use crate::steps::preflight::{Finding, Preflight, Verdict, findings};
+
+/// A reason for a check to fire: how the host is made so, how bad that is, and what it says.
+type Reason = (CheckName, fn(&mut Bed), Verdict, &'static str);
+
+const REASONS: &[Reason] = &[
+    (CheckName::Architecture, |bed| bed.facts.architecture = None, Verdict::Refused, "amd64 or arm64"),
+    (
+        CheckName::Distribution,
+        |bed| bed.facts.os.distribution = "gentoo-".to_owned(),
+        Verdict::Refused,
+        "(`gentoo-`); needed: debian-12",
+    ),
+    (
+        CheckName::Capabilities,
+        |bed| bed.facts.missing_capabilities = vec!["CAP_NET_ADMIN".to_owned()],
+        Verdict::Refused,
+        "none of CAP_NET_ADMIN",
+    ),
+    (CheckName::Systemd, |bed| bed.facts.systemd = false, Verdict::Refused, "systemd as process 1"),
+    (CheckName::Cgroup, |bed| bed.facts.cgroup = crate::facts::Cgroup::Missing, Verdict::Refused, "version 1 or 2"),
+    (CheckName::Processors, |bed| bed.facts.cpus = 1, Verdict::Limit, "2 are better"),
+    (CheckName::Memory, |bed| bed.facts.memory_mib = 900, Verdict::Refused, "found 900 MiB"),
+    (
+        CheckName::Disk,
+        |bed| bed.host.fake().set_filesystem("/var/lib/etcd", Filesystem { device: "8:9".to_owned(), ..disk(100) }),
+        Verdict::Refused,
+        "found 100 MiB free; needed: 512 MiB: 512 MiB for `/var/lib/etcd`",
+    ),
+    (
+        CheckName::Inodes,
+        |bed| bed.host.fake().set_filesystem("/", Filesystem { inodes_free: 300, ..disk(20_000) }),
+        Verdict::Refused,
+        "found 300 left",
+    ),
+    (
+        CheckName::EtcdDisk,
+        |bed| {
+            let mut taken = vec![Duration::from_millis(2); 98];
+            taken.extend([Duration::from_millis(31); 2]);
+            bed.host.fake().set_latencies(taken);
+        },
+        Verdict::Limit,
+        "99 % of 100 small writes take less than 31.0 ms; etcd asks for 10.0 ms",
+    ),
+    (CheckName::Tools, |bed| drop(bed.facts.tools.remove("iptables")), Verdict::Refused, "tool `iptables`"),
+    (
+        CheckName::Programs,
+        |bed| {
+            let programs = [("usr/sbin/x".parse().unwrap(), "/usr/sbin/conntrack".to_owned())];
+            bed.components[0].host_programs.insert("debian-12".to_owned(), programs.into());
+        },
+        Verdict::Refused,
+        "packages-debian-12",
+    ),
+    (CheckName::Container, |bed| bed.facts.container = Some("lxc".to_owned()), Verdict::Limit, "lxc"),
+    (CheckName::OomScore, |bed| bed.facts.oom_score_adj = false, Verdict::Limit, "out-of-memory"),
+    (CheckName::OpenFiles, |bed| bed.facts.nofile = 20_000, Verdict::Limit, "20000"),
+    (CheckName::SeLinux, |bed| bed.facts.security.selinux = SeLinux::Enforcing, Verdict::Refused, "found enforcing"),
+    (CheckName::AppArmor, |bed| bed.facts.security.apparmor = true, Verdict::Limit, "without `apparmor_parser`"),
+    (
+        CheckName::Kernel,
+        |bed| bed.facts.kernel = "3.10.0-1160.el7.x86_64".to_owned(),
+        Verdict::Refused,
+        "4.18 or newer",
+    ),
+    (
+        CheckName::Modules,
+        |bed| {
+            bed.facts.modules.directory = false;
+            bed.put("/lib/modules/6.1.0-41-amd64/modules.dep", "");
+        },
+        Verdict::Refused,
+        "there are those of 6.1.0-41-amd64",
+    ),
+    (
+        CheckName::Modules,
+        |bed| {
+            bed.facts.modules.compression = Some("gz".to_owned());
+            bed.facts.modules.unreadable = true;
+        },
+        Verdict::Limit,
+        "compressed (`.ko.gz`)",
+    ),
+    (
+        CheckName::Modules,
+        |bed| bed.components[0].modules = vec!["br-netfilter".to_owned()],
+        Verdict::Limit,
+        "no br-netfilter",
+    ),
+    (
+        CheckName::Sysctls,
+        |bed| bed.facts.writable_sysctls.clear(),
+        Verdict::Refused,
+        "net.ipv4.ip_forward cannot be set",
+    ),
+    (
+        CheckName::OutOfTreeModules,
+        |bed| bed.facts.foreign_modules = vec![foreign("nvidia", &[])],
+        Verdict::Limit,
+        "module `nvidia`: not of the kernel's own tree (taint OE)",
+    ),
+    (
+        CheckName::OutOfTreeModules,
+        |bed| bed.facts.foreign_modules = vec![foreign("ixgbe", &["eth0", "root disk"])],
+        Verdict::Limit,
+        "it drives eth0, root disk",
+    ),
+    (CheckName::OutOfTreeModules, |bed| bed.facts.dkms = vec!["zfs".to_owned()], Verdict::Limit, "DKMS: zfs"),
+    (CheckName::Entropy, |bed| bed.facts.entropy = Some(12), Verdict::Limit, "12 bits"),
+    (
+        CheckName::ImmutableFiles,
+        |bed| bed.facts.immutable = vec![PathBuf::from("/etc/hosts")],
+        Verdict::Refused,
+        "`chattr -i -a /etc/hosts`",
+    ),
+    (CheckName::Shutdown, |bed| bed.facts.shutdown = true, Verdict::Refused, "one is scheduled"),
+    (CheckName::Shutdown, |bed| bed.facts.nologin = true, Verdict::Limit, "nologin"),
+    (
+        CheckName::MountOptions,
+        |bed| bed.host.fake().set_filesystem("/opt", Filesystem { noexec: true, ..disk(20_000) }),
+        Verdict::Refused,
+        "mount options of `/opt/sealift`: found noexec",
+    ),
+    (
+        CheckName::MountOptions,
+        |bed| bed.host.fake().set_filesystem("/etc", Filesystem { read_only: true, ..disk(20_000) }),
+        Verdict::Refused,
+        "mount options of `/etc`: found read-only",
+    ),
+    (
+        CheckName::MountOptions,
+        |bed| bed.host.fake().set_filesystem("/var/lib/containerd", Filesystem { nosuid: true, ..disk(20_000) }),
+        Verdict::Limit,
+        "nosuid",
+    ),
+    (CheckName::Address, |bed| bed.facts.addresses.clear(), Verdict::Refused, "found none"),
+    (
+        CheckName::OverlappingNetworks,
+        |bed| bed.facts.addresses.push(address("eth1", "10.244.0.9")),
+        Verdict::Refused,
+        "choose another `pod_cidr`",
+    ),
+    (
+        CheckName::Ports,
+        |bed| bed.facts.listening.extend([(6443, "0.0.0.0".parse().unwrap())]),
+        Verdict::Refused,
+        "port 6443: found in use by an unknown process",
+    ),
+    (
+        CheckName::DefaultRoutes,
+        |bed| bed.facts.default_routes.push(DefaultRoute { interface: "wlan0".to_owned(), gateway: None, metric: 0 }),
+        Verdict::Limit,
+        "2 of the same metric: eth0, wlan0",
+    ),
+    (
+        CheckName::Mtu,
+        |bed| bed.facts.interfaces.push(Interface { name: "cni0".to_owned(), mtu: 9000, up: true }),
+        Verdict::Limit,
+        "9000 on cni0, 1500 on eth0",
+    ),
+    (CheckName::HostName, |bed| bed.facts.host_name = "My_Host".to_owned(), Verdict::Limit, "RFC 1123"),
+    (CheckName::NameResolution, |bed| bed.put("/etc/hosts", "127.0.1.1 m1\n"), Verdict::Limit, "resolves to 127.0.1.1"),
+    (
+        CheckName::WildcardDns,
+        |bed| {
+            bed.facts.resolver.nameservers.push("192.0.2.53".parse().unwrap());
+            bed.facts.resolver.search.push("office.example".to_owned());
+            bed.host.fake().on("getent ahosts sealift-asks", Reply::ok("203.0.113.7     STREAM x\n"));
+            bed.host.fake().on("getent ahosts m1", Reply::fail(2, ""));
+        },
+        Verdict::Limit,
+        "answers 203.0.113.7 for `sealift-asks-for-a-name-that-nobody-has.office.example.`",
+    ),
+    (
+        CheckName::Firewall,
+        |bed| {
+            bed.config.host.firewall = Firewall::Keep;
+            bed.facts.chains.push(chain("input", "drop"));
+        },
+        Verdict::Limit,
+        "do: let in 2379/tcp, 2380/tcp, 6443/tcp",
+    ),
+    (
+        CheckName::Firewall,
+        |bed| {
+            bed.config.host.firewall = Firewall::Keep;
+            bed.facts.chains.push(chain("forward", "drop"));
+        },
+        Verdict::Limit,
+        "packets of pods",
+    ),
+    (
+        CheckName::Swap,
+        |bed| {
+            bed.facts.swap.push("/dev/sda2".to_owned());
+            bed.config.host.swap = Swap::Keep;
+        },
+        Verdict::Refused,
+        "in use: /dev/sda2",
+    ),
+    (
+        CheckName::ApiNames,
+        |bed| bed.config.api_names.extend(["api.example.org".to_owned()]),
+        Verdict::Limit,
+        "cannot resolve api.example.org",
+    ),
+    (
+        CheckName::Interface,
+        |bed| bed.node.interface = Some("eth7".to_owned()),
+        Verdict::Refused,
+        "found 192.0.2.1 on eth0; needed: it on eth7",
+    ),
+    (CheckName::Leftovers, |bed| bed.put("/var/lib/k0s/x", ""), Verdict::Refused, "state of k0s"),
+    (
+        CheckName::Units,
+        |bed| bed.put("/usr/lib/systemd/system/etcd.service", "[Service]\nExecStart=/usr/bin/etcd\n"),
+        Verdict::Refused,
+        "which is not Sealift's",
+    ),
+    (
+        CheckName::BundleComponents,
+        |bed| bed.components.retain(|component| component.name.as_str() != "nginx"),
+        Verdict::Refused,
+        "component `nginx`",
+    ),
+    (
+        CheckName::Identity,
+        |bed| bed.put("/etc/sealift/cluster.toml", &super::CONFIG.replace("\"test\"", "\"other\"")),
+        Verdict::Refused,
+        "needed: `other`, as this cluster was installed",
+    ),
+    (
+        CheckName::KubeProxyMode,
+        |bed| bed.config.network.kube_proxy = ProxyMode::Ipvs,
+        Verdict::Refused,
+        "`ipvs` wanted",
+    ),
+    (
+        CheckName::SecureBoot,
+        |bed| {
+            bed.facts.security.secure_boot = Some(true);
+            let name = "linux-image-6.12.9-amd64-unsigned";
+            let mut kernel = bundle::fake::component("kernel-debian-12", "1", Kind::Kernel, &[Role::Master]).unwrap();
+            kernel.distribution = Some("debian-12".to_owned());
+            let package = serde_json::json!({"name": name, "version": "6.12.9-1", "file": format!("{name}.deb"),
+                "sha256": bundle::Digest::of(b"x"), "size": 1});
+            kernel.packages.push(serde_json::from_value(package).unwrap());
+            bed.components.push(kernel);
+        },
+        Verdict::Limit,
+        "linux-image-6.12.9-amd64-unsigned of the bundle is not signed",
+    ),
+    (
+        CheckName::Clock,
+        |bed| bed.host.fake().set_now("2023-01-01T00:00:00Z".parse::<Timestamp>().unwrap()),
+        Verdict::Refused,
+        "found 2023-01-01 00:00 UTC; needed: the present day: the bundle was made on 2026-11-01",
+    ),
+    (CheckName::TimeSync, |bed| bed.facts.clock.services.clear(), Verdict::Limit, "no time service runs"),
+    (
+        CheckName::TimeSync,
+        |bed| bed.facts.clock.synchronised = Some(false),
+        Verdict::Limit,
+        "the clock is not synchronised",
+    ),
+    (
+        CheckName::UnattendedUpgrades,
+        |bed| bed.facts.services.upgrades.push("apt-daily-upgrade.timer".to_owned()),
+        Verdict::Limit,
+        "`systemctl disable --now apt-daily-upgrade.timer`",
+    ),
+    (
+        CheckName::ProxyVariables,
+        |bed| {
+            bed.facts.proxy_variables.insert("HTTPS_PROXY".to_owned(), "http://proxy:3128".to_owned());
+            bed.facts.proxy_variables.insert("NO_PROXY".to_owned(), "localhost,10.96.0.0/12".to_owned());
+        },
+        Verdict::Refused,
+        "found HTTPS_PROXY; needed: NO_PROXY with 192.0.2.1:",
+    ),
+    (
+        CheckName::OtherRuntimes,
+        |bed| bed.facts.services.engines.push("docker.service".to_owned()),
+        Verdict::Limit,
+        "docker.service is active",
+    ),
+    (
+        CheckName::PackageManager,
+        |bed| {
+            bed.facts.package_managers.push("`dpkg` (process 7) holds /var/lib/dpkg/lock".to_owned());
+            let mut packages =
+                bundle::fake::component("packages-debian-12", "1", Kind::Packages, &[Role::Master]).unwrap();
+            packages.distribution = Some("debian-12".to_owned());
+            bed.components.push(packages);
+        },
+        Verdict::Refused,
+        "holds /var/lib/dpkg/lock",
+    ),
+    (
+        CheckName::PackageManager,
+        |bed| bed.facts.package_managers.push("`apt` (process 7) is running".to_owned()),
+        Verdict::Limit,
+        "this run installs no packages",
+    ),
+];
+
+fn foreign(name: &str, drives: &[&str]) -> ForeignModule {
+    ForeignModule {
+        name: name.to_owned(),
+        taint: "OE".to_owned(),
+        drives: drives.iter().map(|what| (*what).to_owned()).collect(),
+    }
+}
+
+fn address(interface: &str, address: &str) -> Address {
+    Address { interface: interface.to_owned(), address: address.parse().unwrap(), prefix: 24 }
+}
+
+fn chain(hook: &str, policy: &str) -> Chain {
+    Chain {
+        family: "inet".to_owned(),
+        table: "filter".to_owned(),
+        name: hook.to_owned(),
+        hook: hook.to_owned(),
+        policy: policy.to_owned(),
+    }
+}
+
+fn look(bed: &Bed) -> Vec<Finding> {
+    findings(&Context { created: Some("2026-11-01"), ..bed.context() }).unwrap()
+}
+
+#[test]
+fn a_host_as_it_should_be_gives_no_reason() {
+    let bed = Bed::new();
+    let bad: Vec<Finding> = look(&bed).into_iter().filter(|finding| finding.verdict != Verdict::Good).collect();
+    assert_eq!(bad, []);
+    assert_eq!(bed.host.fake().operations(), Vec::<String>::new(), "looking at a bare host changes nothing");
+}
+
+#[test]
+fn every_reason_is_found_and_only_that() {
+    for (name, spoil, verdict, part) in REASONS {
+        let mut bed = Bed::new();
+        spoil(&mut bed);
+        let bad: Vec<Finding> = look(&bed).into_iter().filter(|finding| finding.verdict != Verdict::Good).collect();
+        let [finding] = bad.as_slice() else { panic!("{name}: {bad:#?}") };
+        assert_eq!((finding.check, finding.verdict), (*name, *verdict), "{finding}");
+        let text = finding.to_string();
+        assert!(text.contains(part) && text.ends_with(&format!("[{name}]")), "`{part}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn whatever_can_be_ignored_is_a_limit_then_and_the_rest_stays_refused() {
+    for (name, spoil, _, _) in REASONS.iter().filter(|(_, _, verdict, _)| *verdict == Verdict::Refused) {
+        let mut bed = Bed::new();
+        spoil(&mut bed);
+        let context = |bed: &Bed| Preflight.check(&Context { created: Some("2026-11-01"), ..bed.context() });
+        let error = context(&bed).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Preflight, "{name}");
+        assert_eq!(render(&error).contains("--ignore NAME"), name.never_ignored().is_none(), "{name}");
+        if name.never_ignored().is_some() {
+            continue;
+        }
+        bed.ignored = BTreeSet::from([*name]);
+        assert_eq!(context(&bed).unwrap(), Check::Kept("1 ignored finding".to_owned()), "{name}");
+        let lines: Vec<String> = bed.events.events().iter().filter_map(crate::event::Event::line).collect();
+        assert!(lines.iter().any(|line| line.starts_with("test: ignored: ")), "{name}: {lines:?}");
+    }
+}
+
+#[test]
+fn in_a_container_what_belongs_to_the_machine_is_not_refused() {
+    let mut bed = Bed::new();
+    bed.facts.container = Some("systemd-nspawn".to_owned());
+    bed.facts.security.selinux = SeLinux::Enforcing;
+    bed.facts.security.secure_boot = Some(true);
+    bed.facts.modules = crate::facts::Modules::default();
+    bed.put("/lib/modules/6.1.0-41-amd64/modules.dep", "");
+    bed.facts.writable_sysctls.clear();
+    bed.facts.clock = crate::facts::Clock::default();
+    let refused: Vec<Finding> = look(&bed).into_iter().filter(|finding| finding.verdict == Verdict::Refused).collect();
+    assert_eq!(refused, []);
+}
+
+#[test]
+fn a_member_at_work_is_not_measured_and_needs_less_room() {
+    let bed = Bed::new();
+    bed.host.fake().set_latencies(vec![Duration::from_millis(50); 10]);
+    assert!(look(&bed).iter().any(|finding| finding.check == CheckName::EtcdDisk));
+    bed.put("/etc/sealift/pki/ca.crt", "x");
+    bed.put("/var/lib/etcd/member/wal/0.wal", "x");
+    bed.put("/opt/sealift/current", "x");
+    bed.host.fake().set_filesystem("/", disk(300));
+    let bad: Vec<Finding> = look(&bed).into_iter().filter(|finding| finding.verdict != Verdict::Good).collect();
+    assert_eq!(bad, []);
+}
+
+#[test]
+fn every_check_is_documented() {
+    let text = include_str!("../../../../docs/preflight.md");
+    let missing: Vec<&CheckName> =
+        CheckName::ALL.iter().filter(|name| !text.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty(), "docs/preflight.md has no row for {missing:?}");
+}
