@@ -327,6 +327,21 @@ fn tokens_that_ended_long_ago_are_forgotten_when_the_record_is_written_anyway() 
 }
 
 #[test]
+fn a_master_forgets_them_too_but_does_not_write_the_record_for_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let known = tokens(Host::under(directory.path()).now(), &[("m1", 9000)]);
+    let (host, wanted) = master(directory.path(), &known);
+    let contribution = Contribution::of(&host, &wanted, CONFIG).unwrap();
+    let mut found = contribution.register(None).unwrap().unwrap();
+    found.tokens.insert("spent1".to_owned(), "m1".to_owned());
+    found.note_ends([("spent1".to_owned(), host.now() - jiff::SignedDuration::from_hours(48))]);
+    assert_eq!(contribution.register(Some(&found)).unwrap(), None);
+    found.tokens.remove(&known.get("m1").unwrap().id);
+    let next = contribution.register(Some(&found)).unwrap().unwrap();
+    assert_eq!(next.tokens, known.nodes_by_id());
+}
+
+#[test]
 fn the_only_member_tells_of_its_own_move_and_nobody_else_may_by_editing() {
     let (server, directory) = (Server::start(), tempfile::tempdir().unwrap());
     let (host, wanted) = master(directory.path(), &Tokens::default());
