@@ -50,6 +50,9 @@ pub enum MemberKind {
     Other,
 }
 
+/// No control file is longer.
+const CONTROL_LIMIT: u64 = 1 << 20;
+
 /// How an artifact is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -144,31 +147,52 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
+/// The control file of a Debian package, a file of the cache: `None` when it has no control archive. What is returned is
+/// proven by the digest that the caller has checked, or will.
+pub fn control(path: &Path) -> anyhow::Result<Option<String>> {
+    let mut text = None;
+    walk_deb_archive(BufReader::new(fs_err::File::open(path)?), "control.tar", &mut |member, content| {
+        if member.path == "control" {
+            let mut control = String::new();
+            content.take(CONTROL_LIMIT).read_to_string(&mut control).context("its control file is not UTF-8 text")?;
+            text = Some(control);
+        }
+        Ok(())
+    })?;
+    Ok(text)
+}
+
 /// The `data.tar` member of a Debian package (deb(5)); exactly one.
 fn walk_deb(reader: impl Read, visit: &mut Visit<'_>) -> anyhow::Result<()> {
+    let found = walk_deb_archive(reader, "data.tar", visit)?;
+    if found { Ok(()) } else { Err(Failure::new("the package has no data archive").into()) }
+}
+
+/// One of the two archives in a Debian package, at most once; says whether it is there.
+fn walk_deb_archive(reader: impl Read, wanted: &str, visit: &mut Visit<'_>) -> anyhow::Result<bool> {
     let mut archive = ar::Archive::new(reader);
     let mut found = false;
     while let Some(entry) = archive.next_entry() {
         let entry = entry.context("not a Debian package")?;
         let name = String::from_utf8_lossy(entry.header().identifier()).trim_end_matches('/').to_owned();
-        let compression = match name.as_str() {
-            "data.tar" => Compression::None,
-            "data.tar.gz" => Compression::Gzip,
-            "data.tar.xz" => Compression::Xz,
-            "data.tar.zst" => Compression::Zstd,
-            other if other.starts_with("data.tar") => {
-                return Err(Failure::new(format!("`{other}` is packed in a way that is not supported"))
-                    .hint("expected data.tar, plain or with .gz, .xz or .zst")
+        let compression = match name.strip_prefix(wanted) {
+            Some("") => Compression::None,
+            Some(".gz") => Compression::Gzip,
+            Some(".xz") => Compression::Xz,
+            Some(".zst") => Compression::Zstd,
+            Some(_) => {
+                return Err(Failure::new(format!("`{name}` is packed in a way that is not supported"))
+                    .hint(format!("expected {wanted}, plain or with .gz, .xz or .zst"))
                     .into());
             }
-            _ => continue,
+            None => continue,
         };
         if std::mem::replace(&mut found, true) {
-            return Err(Failure::new("the package has two data archives").into());
+            return Err(Failure::new(format!("the package has two archives `{wanted}`")).into());
         }
         walk_tar(&mut *decompress(entry, compression)?, visit)?;
     }
-    if found { Ok(()) } else { Err(Failure::new("the package has no data archive").into()) }
+    Ok(found)
 }
 
 fn walk_tar(reader: &mut dyn Read, visit: &mut Visit<'_>) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod closure;
 pub mod commands;
 pub mod completeness;
+pub mod debian_package;
 pub mod describe;
 pub mod diff;
 pub mod difference;

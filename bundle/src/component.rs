@@ -122,7 +122,9 @@ impl Component {
             .chain(&self.distribution)
             .chain(self.host_programs.keys())
             .chain(self.host_programs.values().flat_map(BTreeMap::values))
-            .chain(&self.images);
+            .chain(&self.images)
+            .chain(self.packages.iter().map(|package| &package.architecture))
+            .chain(self.packages.iter().flat_map(|package| package.relations.all()));
         let wrong = modules.or_else(|| shown.find(|text| text.chars().any(char::is_control)));
         let wrong = wrong.or_else(|| packages.into_iter().find(|name| !plain(name) || !text(name)));
         match wrong.or_else(|| programs.into_iter().find(not_absolute)) {
@@ -189,6 +191,45 @@ pub struct Package {
     pub sha256: Digest,
     /// Bytes.
     pub size: u64,
+    /// As the distribution names it: `amd64`, `x86_64`, `all`, `noarch`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
+    /// For Debian packages: what it says of others.
+    #[serde(default, skip_serializing_if = "Relations::is_empty")]
+    pub relations: Relations,
+}
+
+/// Fields of a Debian package that relate it to others, as written in its control file (Debian policy, chapter 7): what is
+/// needed to tell, before anything is changed, whether a host can take it. Read them with [`crate::debian_relation`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relations {
+    /// `Pre-Depends`: must be configured before it is unpacked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pre_depends: String,
+    /// `Depends`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub depends: String,
+    /// `Conflicts`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub conflicts: String,
+    /// `Breaks`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub breaks: String,
+    /// `Provides`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub provides: String,
+}
+
+impl Relations {
+    /// Whether it says nothing of others.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn all(&self) -> [&String; 5] {
+        [&self.pre_depends, &self.depends, &self.conflicts, &self.breaks, &self.provides]
+    }
 }
 
 /// One entry of a component layer (`dev.sealift.files`): what may be in the layer, exactly, in this order.

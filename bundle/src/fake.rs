@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use crate::component::{Component, Kind, Package, Role, Template, TemplateKind, Upstream};
+use crate::component::{Component, Kind, Package, Relations, Role, Template, TemplateKind, Upstream};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::{PackEntry, Source, pack};
@@ -289,6 +289,8 @@ impl Fake {
                 file: format!("{name}_6.1.153-1_{}.deb", self.architecture),
                 sha256: Digest::of(&bytes),
                 size: bytes.len() as u64,
+                architecture: String::new(),
+                relations: Relations::default(),
             });
             sources.push(Source::Bytes(bytes));
         }

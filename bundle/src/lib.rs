@@ -9,6 +9,7 @@
 pub mod addon;
 mod archive;
 pub mod component;
+pub mod debian_relation;
 pub mod debian_version;
 pub mod digest;
 mod error;

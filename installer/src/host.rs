@@ -11,6 +11,7 @@ mod files;
 mod filesystem;
 pub mod firewall;
 mod kernel;
+mod locks;
 pub mod marks;
 mod network;
 pub mod packages;

@@ -204,6 +204,8 @@ mod tests {
             file: format!("{name}.deb"),
             sha256: bundle::Digest::of(b""),
             size: 0,
+            architecture: String::new(),
+            relations: bundle::component::Relations::default(),
         };
         let files = |files: &[&str]| {
             let mut contents = Contents::default();

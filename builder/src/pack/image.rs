@@ -1,11 +1,13 @@
 //! One component described, and its image made.
 
-use bundle::component::{Entry, Package, Upstream};
+use anyhow::Context as _;
+use bundle::component::{Entry, Package, Relations, Upstream};
 use bundle::layer::Source as Content;
 use bundle::layout::ImageSource;
 use bundle::{Architecture, Component, Execution, LayerPath};
 
 use super::parts::{Ingredient, Part};
+use crate::debian_package;
 use crate::failure::Failure;
 use crate::layer_cache::CachedLayer;
 use crate::lock::Resolved;
@@ -45,7 +47,8 @@ pub(super) fn image(
         return Ok((component, image));
     }
     let Some(layer) = layer else {
-        component.packages = part.artifacts.iter().map(package).collect::<anyhow::Result<_>>()?;
+        let packages = part.artifacts.iter().map(|ingredient| package(ingredient, session));
+        component.packages = packages.collect::<anyhow::Result<_>>()?;
         let sources = part
             .artifacts
             .iter()
@@ -94,8 +97,8 @@ pub(super) fn image(
 }
 
 /// Name and version of a package: from the lock for apt and rpm-md, else from its file name (`NAME_VERSION_ARCH.deb`,
-/// `NAME-VERSION-RELEASE.ARCH.rpm`).
-fn package(ingredient: &Ingredient) -> anyhow::Result<Package> {
+/// `NAME-VERSION-RELEASE.ARCH.rpm`); what it says of others from the package itself.
+fn package(ingredient: &Ingredient, session: &Session) -> anyhow::Result<Package> {
     let Resolved { url, size, sha256, .. } = &ingredient.locked;
     let file = ingredient.file_name();
     let locked = url.strip_prefix("apt:").or_else(|| url.strip_prefix("rpm:"));
@@ -113,11 +116,20 @@ fn package(ingredient: &Ingredient) -> anyhow::Result<Package> {
     };
     let (name, version) =
         named.ok_or_else(|| Failure::usage(format!("`{file}` does not name a package and its version")))?;
+    let (architecture, relations) = match file.strip_suffix(".rpm") {
+        Some(stem) => {
+            (stem.rsplit_once('.').map_or("", |(_, architecture)| architecture).to_owned(), Relations::default())
+        }
+        None => debian_package::relations(&session.cache.path(sha256))
+            .with_context(|| Failure::new(format!("reading `{file}`")))?,
+    };
     Ok(Package {
         name: name.to_owned(),
         version: version.to_owned(),
         file: file.to_owned(),
         sha256: *sha256,
         size: *size,
+        architecture,
+        relations,
     })
 }

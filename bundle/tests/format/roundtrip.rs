@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
 
-use bundle::component::{Kind, Package, Role};
+use bundle::component::{Kind, Package, Relations, Role};
 use bundle::fake::{self, Fake, Key};
 use bundle::layer::{PackEntry, Source};
 use bundle::layout::{Blob, ImageSource, Layout};
@@ -243,6 +243,8 @@ fn the_writer_refuses_what_the_reader_would() {
             file: file.into(),
             sha256,
             size,
+            architecture: String::new(),
+            relations: Relations::default(),
         });
         let source = vec![Source::Bytes(b"deb".to_vec())];
         let image = ImageSource::packages(component, Architecture::Amd64, source).unwrap();

@@ -23,6 +23,7 @@ use crate::join::{self, Join};
 use crate::journal::{Inputs, Journal, Pending};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
+use crate::steps::os_packages;
 use crate::store::{Metered, Stream, classify, running_program};
 use crate::trust::{self, Acceptance, Accepted};
 
@@ -186,7 +187,7 @@ impl Prepared {
     }
 
     /// From what a host already has.
-    pub(super) fn new(host: &Host, asked: Asked, facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
+    pub(super) fn new(host: &Host, asked: Asked, mut facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
         let Asked { config, text: config_text, roles, join, joined, init, ignored, patience } = asked;
         let Origin { title, index, created } = origin;
         let node = this_node(&config, &facts)?.clone();
@@ -194,10 +195,11 @@ impl Prepared {
             Some(roles) => fitting(roles, &node)?,
             None => node.roles.clone(),
         };
+        let components: Vec<Component> = images.iter().map(|image| image.component.clone()).collect();
         let share = Share { roles: &roles, distribution: &facts.os.distribution };
+        os_packages::foresee(host, share, &components, &mut facts.tools)?;
         let desired = Generation::render(index, &images, share, &variables(&config, &node, &facts, &images))
             .context("rendering the configuration of this host")?;
-        let components = images.iter().map(|image| image.component.clone()).collect();
         let installer = running_program(host)?;
         Ok(Self {
             config,

@@ -54,7 +54,7 @@ pub(super) fn busy(host: &Host) -> Result<Vec<String>> {
         Some(text.trim().to_owned())
     };
     for lock in LOCKS {
-        if let Some(pid) = host.lock_holder(Path::new(lock))? {
+        if let Some(pid) = host.record_lock_holder(Path::new(lock))? {
             let by = name(pid).unwrap_or_else(|| "another process".to_owned());
             found.push(format!("`{by}` (process {pid}) holds {lock}"));
         }
@@ -87,7 +87,7 @@ mod tests {
             host.write(&Path::new("/proc").join(pid.to_string()).join("comm"), format!("{name}\n").as_bytes(), 0o444)
                 .unwrap();
         }
-        host.fake().set_lock("/var/lib/dpkg/lock", 11);
+        host.fake().on_lock(|path| (path == Path::new("/var/lib/dpkg/lock")).then_some(11));
         let expected = ["`dpkg` (process 11) holds /var/lib/dpkg/lock", "`kubeadm` (process 12) is running"];
         assert_eq!(busy(&host).unwrap(), expected);
         host.fake().set_immutable("/etc/hosts");

@@ -1,7 +1,7 @@
 //! The test side of [`Host`](super::Host): scripted commands, a clock that moves when somebody waits, a record of all
 //! changing operations, and one operation that fails or kills the run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,7 @@ impl Reply {
 }
 
 type Answer = Box<dyn Fn(&Command) -> Reply + Send + Sync>;
+type Holds = Box<dyn Fn(&Path) -> Option<i32> + Send + Sync>;
 type Listens = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// Script and record of a host that is a directory.
@@ -50,6 +51,7 @@ pub struct Fake {
     state: Mutex<State>,
     answers: Mutex<Vec<(String, Answer)>>,
     listens: Mutex<Option<Listens>>,
+    holds: Mutex<Option<Holds>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,6 @@ struct State {
     filesystems: Vec<(PathBuf, Filesystem)>,
     latencies: Vec<Duration>,
     immutable: BTreeSet<PathBuf>,
-    locks: BTreeMap<PathBuf, i32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,6 @@ impl Default for State {
             filesystems: Vec::new(),
             latencies: Vec::new(),
             immutable: BTreeSet::new(),
-            locks: BTreeMap::new(),
         }
     }
 }
@@ -186,11 +186,6 @@ impl Fake {
         self.state().immutable.insert(PathBuf::from(path));
     }
 
-    /// Has a process hold a file's lock.
-    pub fn set_lock(&self, path: &str, pid: i32) {
-        self.state().locks.insert(PathBuf::from(path), pid);
-    }
-
     pub(super) fn filesystem(&self, path: &Path) -> Option<Filesystem> {
         let state = self.state();
         let below = state.filesystems.iter().filter(|(place, _)| path.starts_with(place));
@@ -205,10 +200,6 @@ impl Fake {
         self.state().immutable.contains(path)
     }
 
-    pub(super) fn lock_holder(&self, path: &Path) -> Option<i32> {
-        self.state().locks.get(path).copied()
-    }
-
     /// Says what accepts TCP connections, here and on other hosts; nothing does otherwise.
     pub fn on_connect(&self, listens: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) {
         *self.listens.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listens));
@@ -217,6 +208,15 @@ impl Fake {
     pub(super) fn listens(&self, address: SocketAddr) -> bool {
         let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
         listens.as_ref().is_some_and(|listens| listens(address))
+    }
+
+    /// Says which files other processes have locked, and who; none are otherwise.
+    pub fn on_lock(&self, holds: impl Fn(&Path) -> Option<i32> + Send + Sync + 'static) {
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(holds));
+    }
+
+    pub(super) fn lock_holder(&self, path: &Path) -> Option<i32> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|holds| holds(path))
     }
 
     pub(super) fn nofile(&self) -> u64 {

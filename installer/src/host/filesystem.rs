@@ -1,4 +1,4 @@
-//! Filesystems as the kernel tells of them: room, inodes, mount options, attributes of files, locks, and how long the disk
+//! Filesystems as the kernel tells of them: room, inodes, mount options, attributes of files, and how long the disk
 //! takes to keep what it was given.
 
 use std::io::Write as _;
@@ -98,24 +98,6 @@ impl Host {
         let Ok(file) = rustix::fs::open(self.real_path(path), flags, Mode::empty()) else { return false };
         rustix::fs::ioctl_getflags(&file).is_ok_and(|flags| flags.intersects(IFlags::IMMUTABLE | IFlags::APPEND))
     }
-
-    /// The process that holds a lock of the whole file (`fcntl`, as dpkg and rpm do), if any; 0 when it is in another process
-    /// namespace.
-    pub fn lock_holder(&self, path: &Path) -> Result<Option<i32>> {
-        use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
-        if let Some(fake) = self.script() {
-            return Ok(fake.lock_holder(path));
-        }
-        let file = match rustix::fs::open(self.real_path(path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => file,
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("opening `{}`", path.display())),
-        };
-        let ask =
-            Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
-        let held = fcntl_getlk(&file, &ask).with_context(|| format!("asking who has locked `{}`", path.display()))?;
-        Ok(held.map(|lock| lock.pid.map_or(0, |pid| pid.as_raw_nonzero().get())))
-    }
 }
 
 /// A file without a name; where the filesystem cannot do that, one that loses it at once.
@@ -161,15 +143,5 @@ mod tests {
         let filesystem = host.filesystem(&target).unwrap();
         assert!(filesystem.size > 0 && !filesystem.device.is_empty(), "{filesystem:?}");
         assert!(!host.immutable(dir.path()));
-    }
-
-    #[test]
-    fn a_lock_of_another_process_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        fs_err::write(&path, "").unwrap();
-        let host = Host::real();
-        assert_eq!(host.lock_holder(&path).unwrap(), None);
-        assert_eq!(host.lock_holder(&dir.path().join("none")).unwrap(), None);
     }
 }

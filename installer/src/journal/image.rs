@@ -72,7 +72,7 @@ pub enum BeforeImage {
 
 impl BeforeImage {
     /// Looks at a target. Changes nothing.
-    pub(super) fn capture(host: &Host, target: &Target) -> Result<Self> {
+    pub(crate) fn capture(host: &Host, target: &Target) -> Result<Self> {
         match target {
             Target::File(path) => file(host, path),
             Target::Sysctl(name) => Ok(host.sysctl(name)?.map_or(Self::Absent, |value| Self::Sysctl { value })),

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use super::{Reset, places, units};
 use crate::context::{ETC, HOME, STATE};
 use crate::host::Host;
+use crate::host::packages::policy;
 use crate::journal::BeforeImage;
 use crate::step::Target;
 
@@ -25,6 +26,11 @@ impl Reset<'_> {
         // What sets or uses them goes first.
         let is_module = |target: &Target| matches!(target, Target::Module(_));
         let (mut done, mut failed) = (Vec::new(), Vec::new());
+        // Left by a run that died while packages were installed.
+        if policy::is_left(self.host)? {
+            policy::put_back(self.host)?;
+            done.push(format!("put {} back", policy::POLICY));
+        }
         if let Some(journal) = &self.journal {
             let mut restore = |wanted: &dyn Fn(&Target) -> bool| {
                 for (target, image) in journal.images().filter(|(target, _)| wanted(target) && !own(target)) {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::relation::Relation;
 use super::universe::Facts;
+use bundle::debian_relation::Relation;
 
 /// Why a package cannot be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]

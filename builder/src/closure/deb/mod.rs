@@ -6,7 +6,6 @@
 
 mod clash;
 mod order;
-mod relation;
 mod report;
 mod requirement;
 mod solver;
@@ -17,7 +16,7 @@ use std::collections::BTreeMap;
 use crate::failure::Failure;
 use crate::source::apt::Package;
 
-pub use relation::{Group, Operator, Relation, parse_groups, parse_list, shown};
+pub use bundle::debian_relation::{Group, Operator, Relation, parse_groups, parse_list, shown};
 pub use universe::{Candidate, Universe};
 
 use solver::Solver;

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Member;
 use super::clash::provides;
-use super::relation::Group;
 use super::requirement::Present;
 use super::universe::Universe;
 use crate::failure::Failure;
+use bundle::debian_relation::Group;
 
 /// No closure has more packages (a whole desktop has 3000).
 const MEMBERS_LIMIT: usize = 10_000;

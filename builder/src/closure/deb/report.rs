@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::Request;
-use super::relation::shown;
 use super::requirement::{Requirement, Root, Why};
 use super::solver::Solver;
 use super::universe::Universe;
+use bundle::debian_relation::shown;
 
 /// Walks on over every obstacle and names it.
 pub(super) fn problems<'a>(

@@ -1,7 +1,7 @@
 //! What a closure must meet, and what meets it.
 
-use super::relation::{Group, Operator, Relation, parse_list};
 use crate::failure::Failure;
+use bundle::debian_relation::{Group, Operator, Relation, parse_list};
 
 /// What was asked for.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use anyhow::Context as _;
 
 use super::Request;
 use super::clash::{Clash, excludes, provides};
-use super::relation::{Group, Operator, Relation, parse_list};
 use super::requirement::{Present, Requirement, Root, Why};
 use super::universe::{Facts, Universe};
+use bundle::debian_relation::{Group, Operator, Relation, parse_list};
 use bundle::debian_version;
 
 /// Packages tried before the search is given up: a hundred times what a large closure takes.

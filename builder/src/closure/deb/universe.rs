@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use bundle::Architecture;
 
-use super::relation::{Group, Relation, parse_groups, parse_list};
 use crate::source::apt::{Field, Package};
+use bundle::debian_relation::{Group, Relation, parse_groups, parse_list};
 use bundle::debian_version;
 
 /// A package on offer.

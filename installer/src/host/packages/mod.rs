@@ -4,7 +4,11 @@
 //! is seen as it is; rpm's is asked of `rpm`. Reading changes nothing.
 
 mod dpkg;
+mod install;
+mod lock;
+pub mod policy;
 mod rpm;
+pub mod services;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -14,6 +18,9 @@ use bundle::{debian_version, rpm_version};
 use serde::Serialize;
 
 use super::Host;
+
+pub use install::{Archive, Mode, install};
+pub use lock::{Holder, holder};
 
 /// Whose packages a host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

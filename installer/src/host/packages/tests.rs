@@ -1,3 +1,5 @@
+mod real_rpm;
+
 use super::*;
 use crate::host::{Host, Reply};
 

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::facts::Cgroup;
 use crate::host::swap::too_full;
 use crate::steps::file::size;
+use crate::steps::os_packages;
 
 /// A tool of the distribution, who needs it, and the packages that have it on Debian and on EL.
 type Tool = (&'static str, &'static str, &'static str);
@@ -75,6 +76,9 @@ fn packaged(context: &Context<'_>) -> Vec<Finding> {
         let programs = component.host_programs.get(share.distribution).into_iter().flatten();
         programs.map(|(_, path)| (&component.name, path))
     });
+    // A bundle whose packages do not bring them is not built.
+    let comes = matches!(os_packages::work_on(context), Ok(Some(_)));
+    let expected = expected.filter(|_| !comes);
     let missing = expected.filter(|(_, path)| !context.host.exists(Path::new(path)).unwrap_or(false));
     let refused = missing.map(|(name, path)| {
         Finding::refused(

@@ -3,8 +3,13 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::failure::Failure;
-use bundle::debian_version;
+use crate::debian_version;
+use crate::error::quote;
+
+/// Text that is no relation to a package.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no relation to a package")]
+pub struct NotARelation(String);
 
 /// How versions are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,18 +92,18 @@ pub fn shown(group: &[Relation<'_>]) -> String {
 }
 
 /// Groups separated by commas, each of alternatives separated by bars.
-pub fn parse_groups(text: &str) -> anyhow::Result<Vec<Group<'_>>> {
+pub fn parse_groups(text: &str) -> Result<Vec<Group<'_>>, NotARelation> {
     let groups = text.split(',').map(str::trim).filter(|group| !group.is_empty());
     groups.map(|group| group.split('|').map(parse).collect()).collect()
 }
 
 /// Relations separated by commas, where alternatives have no meaning (`Provides`, `Conflicts` …).
-pub fn parse_list(text: &str) -> anyhow::Result<Vec<Relation<'_>>> {
+pub fn parse_list(text: &str) -> Result<Vec<Relation<'_>>, NotARelation> {
     text.split(',').map(str::trim).filter(|relation| !relation.is_empty()).map(parse).collect()
 }
 
-fn parse(text: &str) -> anyhow::Result<Relation<'_>> {
-    let wrong = || Failure::new(format!("`{}` is no relation to a package", text.trim()));
+fn parse(text: &str) -> Result<Relation<'_>, NotARelation> {
+    let wrong = || NotARelation(quote(text.trim()));
     let text = text.trim();
     let (name, bound) = match text.split_once('(') {
         Some((name, bound)) => (name.trim(), Some(bound.strip_suffix(')').ok_or_else(wrong)?.trim())),
@@ -129,7 +134,7 @@ fn parse(text: &str) -> anyhow::Result<Relation<'_>> {
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
     };
     if !good(name) || !qualifier.is_none_or(good) {
-        return Err(wrong().into());
+        return Err(wrong());
     }
     Ok(Relation { name, qualifier, bound })
 }

@@ -1,0 +1,226 @@
+//! Installing packages from verified files, offline, through dpkg or rpm.
+//!
+//! Every file is hashed once more, and the tool is given the very descriptor that was hashed (by its name below
+//! `/proc/PID/fd`, so nothing can come in between). Nobody is asked anything; no service is started or stopped; files of
+//! configuration that the operator changed stay as they are. Never a downgrade.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bundle::Digest;
+use bundle::digest::Hashing;
+
+use super::lock::Lock;
+use super::{Database, Family, policy, services};
+use crate::host::{Command, Finished, Host};
+use crate::report::Explain as _;
+
+/// The longest run of dpkg or rpm: an initramfs on a slow disk takes minutes.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// How deep chains of `Pre-Depends` may be: dpkg is run once for each link.
+const RUNS: usize = 20;
+
+/// A package file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Package name.
+    pub name: String,
+    /// Version that is there afterwards, or a newer one.
+    pub version: String,
+    /// Where the file is.
+    pub path: PathBuf,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What becomes of an older package of the same name. For dpkg both are the same: packages that stand beside each other have
+/// different names there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is replaced.
+    Upgrade,
+    /// It stays: kernels (`rpm --install`).
+    Beside,
+}
+
+/// Installs packages; see the module. Waits at most `patience` for another program that changes packages; `say` is told
+/// what takes time. An interrupted dpkg is repaired first, also when there is nothing to install.
+pub fn install(
+    host: &Host,
+    family: Family,
+    archives: &[Archive],
+    mode: Mode,
+    patience: Duration,
+    say: &dyn Fn(String),
+) -> Result<()> {
+    let lock = Lock::take(host, family, patience, say)?;
+    services::remember(host, archives)?;
+    let done = match family {
+        Family::Dpkg => {
+            policy::forbid(host)?;
+            let done = with_dpkg(host, archives, &lock, say);
+            // Also after a failure: only death leaves it to the next run.
+            let back = policy::put_back(host);
+            done.and(back)
+        }
+        Family::Rpm => with_rpm(host, archives, mode),
+    };
+    let disabled = services::disable(host, family, say);
+    done?;
+    disabled?;
+    services::forget(host)
+}
+
+/// Hashed files, open: the names last as long as this does.
+struct Opened {
+    files: Vec<fs_err::File>,
+    names: Vec<PathBuf>,
+}
+
+fn open(host: &Host, archives: &[&Archive]) -> Result<Opened> {
+    let mut opened = Opened { files: Vec::new(), names: Vec::new() };
+    for archive in archives {
+        let file = host.open(&archive.path)?;
+        let file = file.with_context(|| format!("package `{}` is not in the store", archive.name))?;
+        let mut hashing = Hashing::new(io::Read::take(&file, archive.size + 1));
+        io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("reading package `{}`", archive.name))?;
+        let (_, digest, size) = hashing.finish();
+        if (digest, size) != (archive.digest, archive.size) {
+            return Err(anyhow!(
+                "`{}` does not hold package `{}` any more: its digest is {digest}, expected {}",
+                archive.path.display(),
+                archive.name,
+                archive.digest
+            ))
+            .hint("the disk may be failing: remove that file and run the installation with the bundle again");
+        }
+        let name = if host.is_real() {
+            use std::os::fd::AsRawFd as _;
+            PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()))
+        } else {
+            archive.path.clone()
+        };
+        opened.files.push(file);
+        opened.names.push(name);
+    }
+    Ok(opened)
+}
+
+/// dpkg that asks nothing and keeps what the operator changed.
+fn dpkg(lock: &Lock) -> Command {
+    let mut command = Command::new("dpkg")
+        .args(["--force-confdef", "--force-confold", "--refuse-downgrade"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("DEBCONF_NOWARNINGS", "yes")
+        .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
+        .env("UCF_FORCE_CONFFOLD", "1")
+        .timeout(LONGEST);
+    if lock.is_frontend() {
+        command = command.env("DPKG_FRONTEND_LOCKED", "1");
+    }
+    command
+}
+
+fn with_dpkg(host: &Host, archives: &[Archive], lock: &Lock, say: &dyn Fn(String)) -> Result<()> {
+    let trouble = repair(host, lock, say)?;
+    let mut last = usize::MAX;
+    for _ in 0..RUNS {
+        let missing = missing(host, archives)?;
+        if missing.is_empty() {
+            return settle(host, lock, trouble.as_ref());
+        }
+        let opened = open(host, &missing)?;
+        let command = dpkg(lock).arg("--install").args(&opened.names);
+        let finished = host.try_run(&command)?;
+        drop(opened.files);
+        if finished.success() {
+            continue;
+        }
+        let text = named(&finished, &missing, &opened.names);
+        // A package that must be configured before another is unpacked makes dpkg refuse the other, once.
+        if missing.len() >= last {
+            return failed("installing packages with dpkg", &text);
+        }
+        last = missing.len();
+    }
+    let left: Vec<&str> = missing(host, archives)?.iter().map(|archive| archive.name.as_str()).collect();
+    if left.is_empty() {
+        settle(host, lock, trouble.as_ref())
+    } else {
+        bail!("dpkg says that it is done, and these are not there: {}", left.join(", "))
+    }
+}
+
+/// What could not be finished at first may have waited for packages that are there now.
+fn settle(host: &Host, lock: &Lock, trouble: Option<&Finished>) -> Result<()> {
+    if trouble.is_none() {
+        return Ok(());
+    }
+    let finished = host.try_run(&dpkg(lock).args(["--configure", "--pending"]))?;
+    if finished.success() { Ok(()) } else { failed("finishing what an interrupted dpkg left", &finished.tail()) }
+}
+
+/// Finishes what an interrupted dpkg left; gives what dpkg said when it could not. What only its archive can repair is left
+/// to the installation, or to the operator.
+fn repair(host: &Host, lock: &Lock, say: &dyn Fn(String)) -> Result<Option<Finished>> {
+    let left = Database::read(host)?.is_some_and(|database| database.unfinished().next().is_some());
+    if !left {
+        return Ok(None);
+    }
+    say("finishing what an interrupted dpkg left".to_owned());
+    let finished = host.try_run(&dpkg(lock).args(["--configure", "--pending"]))?;
+    Ok(Some(finished).filter(|finished| !finished.success()))
+}
+
+/// What is not there whole, in this version or a newer one.
+fn missing<'a>(host: &Host, archives: &'a [Archive]) -> Result<Vec<&'a Archive>> {
+    let database = Database::read(host)?.context("the host's package database has gone")?;
+    Ok(archives.iter().filter(|archive| !database.has(&archive.name, &archive.version)).collect())
+}
+
+fn with_rpm(host: &Host, archives: &[Archive], mode: Mode) -> Result<()> {
+    let missing = missing(host, archives)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let opened = open(host, &missing)?;
+    let verb = match mode {
+        Mode::Upgrade => "--upgrade",
+        Mode::Beside => "--install",
+    };
+    // The bundle's own signature vouches for the files; keys of distributions need not be known to this host's rpm.
+    let rpm = || Command::new("rpm").args([verb, "--nosignature"]).env("SYSTEMD_OFFLINE", "1").timeout(LONGEST);
+    for command in [rpm().arg("--test"), rpm()] {
+        let finished = host.try_run(&command.args(&opened.names))?;
+        if !finished.success() {
+            return failed("installing packages with rpm", &named(&finished, &missing, &opened.names));
+        }
+    }
+    // rpm leaves it to the kernel when files reach the disk.
+    host.run(&Command::new("sync").timeout(LONGEST)).map(drop)
+}
+
+/// The last lines of what was said, with names of packages instead of descriptors.
+fn named(finished: &Finished, archives: &[&Archive], names: &[PathBuf]) -> String {
+    let mut text = finished.tail();
+    // Longest first: `/proc/1/fd/1` is the beginning of `/proc/1/fd/10`.
+    let mut pairs: Vec<_> = names.iter().map(|name| name.to_string_lossy()).zip(archives).collect();
+    pairs.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    for (name, archive) in pairs {
+        text = text.replace(&*name, &archive.name);
+    }
+    text
+}
+
+fn failed(what: &str, text: &str) -> Result<()> {
+    let hint = if text.contains("No space left on device") {
+        "make room on the file system that is full, then run the same command again: it finishes what is half installed"
+    } else {
+        "correct what is named, then run the same command again: it finishes what is half installed"
+    };
+    Err(anyhow!("{what} failed: {text}")).hint(hint)
+}
