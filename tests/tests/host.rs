@@ -10,6 +10,7 @@ mod host {
     pub(crate) mod packages;
     pub(crate) mod refused;
     pub(crate) mod repeated;
+    pub(crate) mod settings;
     pub(crate) mod stage;
 }
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use host::stage::{Scenario, Stage};
-use host::{cluster, confidential, killed, packages, refused, repeated};
+use host::{cluster, confidential, killed, packages, refused, repeated, settings};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> Result<()> {
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
         ("certificates_rotate_without_the_installer", cluster::certificates_rotate_without_the_installer),
         ("nothing_dials_out", confidential::nothing_dials_out),
         ("a_killed_installer_is_resumed", killed::a_killed_installer_is_resumed),
+        ("settings_are_made_and_given_back", settings::settings_are_made_and_given_back),
     ];
     let stage = Arc::new(Stage::default());
     let trials = scenarios.iter().map(|(name, scenario)| {

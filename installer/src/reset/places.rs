@@ -42,6 +42,8 @@ const PLACES: &[(&str, &str, Keep)] = &[
     ("/run/containerd", "containerd", Keep::Nothing),
     ("/var/lib/cni", "containerd", Keep::Everything),
     ("/opt/cni", "containerd", Keep::Everything),
+    // containerd makes it for plugins, even when there are none.
+    ("/opt/containerd", "containerd", Keep::Everything),
     ("/var/log/pods", "kubelet", Keep::Everything),
     ("/var/log/containers", "kubelet", Keep::Everything),
     // The kubelet makes the directory of volume plugins, even when there are none.

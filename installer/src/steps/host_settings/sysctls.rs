@@ -13,6 +13,21 @@ use crate::host::Host;
 /// The one file (`sysctl.d(5)`).
 pub(super) const SYSCTL_FILE: &str = "/etc/sysctl.d/99-sealift.conf";
 
+/// What kube-proxy sets by itself (cmd/kube-proxy, pkg/proxy): not ours to choose, but `reset` puts it back.
+const OF_KUBE_PROXY: [&str; 11] = [
+    "net.ipv4.conf.all.route_localnet",
+    "net.ipv4.conf.all.arp_ignore",
+    "net.ipv4.conf.all.arp_announce",
+    "net.ipv4.vs.conntrack",
+    "net.ipv4.vs.conn_reuse_mode",
+    "net.ipv4.vs.expire_nodest_conn",
+    "net.ipv4.vs.expire_quiescent_template",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+];
+
 const OWN_NAME: &str = "99-sealift.conf";
 
 /// What a key must hold.
@@ -143,11 +158,12 @@ impl Sysctls {
         self.wrong.iter().try_for_each(|(key, _, wanted)| host.set_sysctl(key, wanted))
     }
 
-    /// Keys this module may change, for the before-image.
+    /// Keys that this module or kube-proxy may change, for the before-image.
     pub(super) fn keys(network: &Network<'_>) -> Vec<String> {
         let fixed = SETTINGS.iter().map(|setting| setting.key.to_string());
         let interfaces = network.interfaces.iter().map(|interface| reverse_path(interface));
-        fixed.chain([reverse_path("all")]).chain(interfaces).collect()
+        let others = OF_KUBE_PROXY.map(str::to_owned);
+        fixed.chain([reverse_path("all")]).chain(interfaces).chain(others).collect()
     }
 }
 

@@ -207,6 +207,8 @@ fn drops_all(rule: &Value) -> bool {
         let Some(name) = part.as_object().and_then(|part| part.keys().next()) else { return false };
         match name.as_str() {
             "drop" | "reject" => ends = true,
+            // How nft shows a target of iptables.
+            "xt" if part["xt"]["name"] == "REJECT" => ends = true,
             "counter" | "log" => {}
             _ => return false,
         }
@@ -222,6 +224,7 @@ mod tests {
     fn a_rule_without_conditions_is_a_wall() {
         let rule = |expr: &str| drops_all(&serde_json::from_str(&format!("{{\"expr\":{expr}}}")).unwrap());
         assert!(rule(r#"[{"counter":{"packets":1}},{"reject":{"type":"icmpx"}}]"#) && rule(r#"[{"drop":null}]"#));
+        assert!(rule(r#"[{"counter":{"packets":0}},{"xt":{"type":"target","name":"REJECT"}}]"#));
         assert!(!rule(r#"[{"match":{"op":"=="}},{"drop":null}]"#) && !rule(r#"[{"accept":null}]"#) && !rule("[]"));
     }
 
