@@ -185,8 +185,8 @@ fn package_managers(context: &Context<'_>) -> Option<Finding> {
     if !installs {
         return Some(Finding::limit(name, subject, busy, "this run installs no packages"));
     }
-    let needed = "nobody else who installs at the same time";
-    Some(Finding::refused(name, subject, busy, needed, "wait until it has ended, or stop it"))
+    // It may end before packages are installed: that step waits, and refuses then.
+    Some(Finding::limit(name, subject, busy, "the step os-packages waits for it, as long as `--wait` says"))
 }
 
 #[cfg(test)]

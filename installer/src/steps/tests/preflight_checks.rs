@@ -312,8 +312,8 @@ const REASONS: &[Reason] = &[
             packages.distribution = Some("debian-12".to_owned());
             bed.components.push(packages);
         },
-        Verdict::Refused,
-        "holds /var/lib/dpkg/lock",
+        Verdict::Limit,
+        "holds /var/lib/dpkg/lock; the step os-packages waits",
     ),
     (
         CheckName::PackageManager,
