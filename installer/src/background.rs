@@ -13,6 +13,7 @@ use bundle::Digest;
 use crate::event::{Event, Events};
 use crate::host::{Command, Host};
 use crate::journal::Journal;
+use crate::steps::kernel;
 use crate::steps::unit::{UnitState, systemctl, unit_path};
 use crate::store::program_path;
 use crate::waiting;
@@ -36,7 +37,7 @@ fn unit(installer: &Digest) -> String {
          \n\
          [Service]\n\
          ExecStart={} resume --wait 10m\n\
-         SuccessExitStatus=6\n\
+         SuccessExitStatus=5 6\n\
          RestartForceExitStatus=6\n\
          RestartPreventExitStatus=2 4\n\
          Restart=on-failure\n\
@@ -91,6 +92,10 @@ impl<'a> Foreground<'a> {
 
     fn give_back(&self) -> Result<()> {
         let host = self.host;
+        // Its next part is after the reboot.
+        if kernel::awaits_reboot(host)? {
+            return Ok(());
+        }
         if inside(host) || !host.exists(&unit_path(UNIT))? || Journal::read(host)?.pending().is_none() {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use bundle::component::Role;
 use clap::{Args, Parser, Subcommand};
 
 use crate::checks::CheckName;
+use crate::restart::Mode;
 
 pub mod cluster;
 pub mod joining;
@@ -43,7 +44,7 @@ pub enum Command {
     /// Show what runs on this host
     Status(Format),
     /// Go on with an installation that waits or was interrupted
-    Resume(cluster::Refresh),
+    Resume(cluster::Resume),
     /// Compare this host with the cluster's present config and put right what differs (certificates too); needs no bundle
     Refresh(cluster::Refresh),
     /// Make a new cluster's secrets before its first host
@@ -104,6 +105,7 @@ pub struct Source {
 
 /// Arguments of `install` and `plan`. Without nested groups: clap fills an optional group only from its own fields.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Install {
     /// What this host is for: master, worker, etcd; several separated by commas (as the cluster config says otherwise)
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = role)]
@@ -144,6 +146,14 @@ pub struct Install {
     /// How long to wait for other hosts before ending with exit code 6; this host then goes on by itself in the background
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = lifetime)]
     pub wait: Duration,
+
+    /// Whether to reboot when a kernel needs it: without asking, after a question on the terminal, or never (exit code 5)
+    #[arg(long, value_name = "WHEN", default_value = "ask")]
+    pub reboot: Mode,
+
+    /// Try a kernel again that was tried on this host and failed
+    #[arg(long)]
+    pub retry_kernel: bool,
 
     /// Accept an older bundle, or one of another release line; the reason is recorded
     #[arg(long, value_name = "REASON")]
@@ -201,7 +211,7 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 /// A time such as `30s`, `90m`, `24h`, `3d`.
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub(crate) fn lifetime(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time: expected a number with s, m, h or d, such as `24h`");
     let (number, unit) = text.split_at(text.len().saturating_sub(1));
     let number: u64 = number.parse().map_err(|_| wrong())?;

@@ -17,11 +17,13 @@ pub mod addons;
 mod check;
 pub mod edit;
 pub mod host;
+pub mod kernel;
 pub mod network;
 
 pub use addons::Addons;
 pub use check::ConfigError;
 pub use host::HostSettings;
+pub use kernel::{Kernel, KernelPolicy, OnFailure};
 pub use network::{Network, Plugin, ProxyMode};
 
 /// The roles of one host.
@@ -170,23 +172,6 @@ impl Default for Etcd {
             wal_dir: None,
         }
     }
-}
-
-/// What to do about the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Kernel {
-    /// Policy.
-    pub policy: KernelPolicy,
-}
-
-/// Policy for the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KernelPolicy {
-    /// Keep the running kernel.
-    #[default]
-    Keep,
 }
 
 /// Lifetimes of certificates; for tests of renewal.

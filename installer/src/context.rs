@@ -13,6 +13,7 @@ use crate::facts::Facts;
 use crate::generation::Generation;
 use crate::host::Host;
 use crate::join::Join;
+use crate::restart::Mode;
 use crate::share::Share;
 
 pub mod proxy_mode;
@@ -66,6 +67,10 @@ pub struct Context<'a> {
     pub created: Option<&'a str>,
     /// How long the run waits for other hosts before it ends with exit code 6.
     pub patience: Duration,
+    /// What the operator said about reboots.
+    pub reboot: Mode,
+    /// Whether the operator said `--retry-kernel`: try a kernel again that has failed here.
+    pub retry_kernel: bool,
     /// Name of the step at work, for events.
     pub step: &'a str,
 }

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::event::{Event, Log, Outcome};
 use crate::journal::{Inputs, Journal};
 use crate::report::{Exit, Explain as _, exit_of, has_exit};
+use crate::restart::Restart;
 use crate::step::{Change, Check, Step};
 use crate::waiting;
 
@@ -52,6 +53,15 @@ pub struct Summary {
     pub durations: Vec<(String, u64)>,
     /// What another host has to do first.
     pub waiting: Option<String>,
+    /// The reboot after which the run goes on.
+    pub reboot: Option<Restart>,
+}
+
+impl Summary {
+    /// Whether every step has been gone through.
+    pub fn complete(&self) -> bool {
+        self.waiting.is_none() && self.reboot.is_none()
+    }
 }
 
 impl Summary {
@@ -124,6 +134,7 @@ pub fn run(
             Ok(End::Kept(reason)) => (Outcome::Kept, reason.clone(), 0),
             Ok(End::Skipped(reason)) => (Outcome::Skipped, reason.clone(), 0),
             Ok(End::Waiting(reason, changes)) => (Outcome::Waiting, reason.clone(), *changes),
+            Ok(End::Reboot(restart, changes)) => (Outcome::Reboot, restart.reason.clone(), *changes),
             Err(error) => (Outcome::Failed, format!("{error:#}"), 0),
         };
         if let (Ok(End::Applied(_)), Some(record)) = (&result, record.as_deref_mut()) {
@@ -135,6 +146,10 @@ pub fn run(
         match result {
             Ok(End::Waiting(reason, _)) => {
                 summary.waiting = Some(format!("step `{name}`: {reason}"));
+                return Ok(());
+            }
+            Ok(End::Reboot(restart, _)) => {
+                summary.reboot = Some(restart);
                 return Ok(());
             }
             Ok(_) => {}
@@ -154,6 +169,7 @@ enum End {
     Kept(String),
     Skipped(String),
     Waiting(String, usize),
+    Reboot(Restart, usize),
 }
 
 fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Record<'_>>) -> Result<End> {
@@ -165,6 +181,10 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
             // On record even without a change: there is something to resume.
             record.map(Record::begin).transpose()?;
             return Ok(End::Waiting(reason, 0));
+        }
+        Check::Reboot(restart) => {
+            record.map(Record::begin).transpose()?;
+            return Ok(End::Reboot(restart, 0));
         }
         Check::Needed(changes) => changes,
     };
@@ -191,6 +211,7 @@ fn run_step(step: &dyn Step, context: &Context<'_>, mut record: Option<&mut Reco
         changes = match check {
             Check::Done | Check::Kept(_) | Check::Skipped(_) => return Ok(End::Applied(count)),
             Check::Waiting(reason) => return Ok(End::Waiting(reason, count)),
+            Check::Reboot(restart) => return Ok(End::Reboot(restart, count)),
             Check::Needed(left) => left,
         };
         // What another host did in the meantime may ask for more here (a learner that has caught up is promoted), also

@@ -186,6 +186,7 @@ impl Outcome {
             Self::Kept => "kept",
             Self::Skipped => "skipped",
             Self::Waiting => "waiting",
+            Self::Reboot => "needs a reboot",
             Self::Failed => "failed",
             Self::Unknown => "ended",
         }
@@ -223,6 +224,8 @@ pub enum Outcome {
     Skipped,
     /// Another host has to act first.
     Waiting,
+    /// Done up to a reboot.
+    Reboot,
     /// Did not work.
     Failed,
     /// An outcome of a newer version.

@@ -5,6 +5,7 @@
 //! Guarantee: [`Host::write`] never leaves a half-written file under a final name, and a secret has its mode from the
 //! first byte on.
 
+pub mod boot;
 mod command;
 mod fake;
 mod files;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::report::{Exit, Explain as _};
+use crate::restart::Mode;
 use crate::step::Target;
 
 mod image;
@@ -43,6 +44,9 @@ pub struct Inputs {
     /// Checks of preflight that the operator said to ignore: whatever goes on with the run ignores them too.
     #[serde(default)]
     pub ignored: BTreeSet<String>,
+    /// What the operator said about reboots. What goes on by itself keeps to it.
+    #[serde(default)]
+    pub reboot: Mode,
 }
 
 impl Inputs {

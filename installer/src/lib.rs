@@ -30,6 +30,7 @@ pub mod plan;
 pub mod render;
 pub mod report;
 pub mod reset;
+pub mod restart;
 pub mod roles;
 pub mod share;
 pub mod step;

@@ -106,6 +106,9 @@ impl Output {
         if self.is_json() {
             return;
         }
+        if summary.reboot.is_some() {
+            return;
+        }
         match (&summary.waiting, summary.changes) {
             (Some(reason), _) => self.line(&format!(
                 "waiting in {reason}\nhint: this host goes on by itself; `installer status` shows what it waits for, \

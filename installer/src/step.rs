@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::host::firewall::Rule;
+use crate::restart::Restart;
 
 /// One unit of host change. Applying twice changes nothing.
 pub trait Step {
@@ -50,6 +51,8 @@ pub enum Check {
     Needed(Vec<Change>),
     /// Another host has to act first; `installer resume` continues then.
     Waiting(String),
+    /// Everything before a reboot is done; the run goes on after it.
+    Reboot(Restart),
 }
 
 /// One line a person reads in `plan`: `write /etc/crictl.yaml (112 B)`, `start etcd.service`.

@@ -27,6 +27,7 @@ impl Bed {
             installer: digest,
             joined: false,
             ignored: std::collections::BTreeSet::new(),
+            reboot: crate::restart::Mode::default(),
         };
         Journal::read(&host).unwrap().begin(&inputs, "[cluster]").unwrap();
         let active = Arc::new(Mutex::new("inactive"));

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::joining::Lifetime;
 use super::{Format, lifetime, role};
+use crate::restart::Mode;
 
 /// `installer node …`: on any master; no other host is edited by hand.
 #[derive(Clone, Debug, Subcommand)]
@@ -83,7 +84,23 @@ pub struct Patience {
     pub wait: Duration,
 }
 
-/// Arguments of `refresh` and `resume`.
+/// Arguments of `resume`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Resume {
+    /// Those of `refresh`.
+    #[command(flatten)]
+    pub refresh: Refresh,
+
+    /// Whether to reboot when a kernel needs it (as the run that this goes on with was told otherwise)
+    #[arg(long, value_name = "WHEN")]
+    pub reboot: Option<Mode>,
+
+    /// Try a kernel again that was tried on this host and failed
+    #[arg(long)]
+    pub retry_kernel: bool,
+}
+
+/// Arguments of `refresh`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Refresh {
     /// Patience with other hosts.

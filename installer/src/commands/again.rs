@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
 use crate::report::Exit;
+use crate::restart::Mode;
 use crate::store::{Program, Store};
 
 /// What is run again.
@@ -38,6 +39,10 @@ pub(super) struct Again {
     pub(super) roles: Option<Roles>,
     /// How long to wait for other hosts.
     pub(super) patience: Duration,
+    /// Whether to reboot when that is needed.
+    pub(super) reboot: Mode,
+    /// Try a kernel again that has failed.
+    pub(super) retry_kernel: bool,
 }
 
 impl Again {
@@ -58,6 +63,8 @@ impl Again {
             // A run without a person goes on as the last one did.
             ignored: journal.last().map(|inputs| CheckName::of_record(&inputs.ignored)).unwrap_or_default(),
             patience: self.patience,
+            reboot: self.reboot,
+            retry_kernel: self.retry_kernel,
         };
         let prepared = Prepared::new(host, asked, facts, self.images, origin)?;
         let switch = Switch { acceptance: None, config: prepared.config_text.clone() };
@@ -77,7 +84,7 @@ impl Again {
                 engine::run(part, &context, Some(&mut record), numbering, &mut summary)?;
                 before += part.len();
             }
-            if summary.waiting.is_none() {
+            if summary.complete() {
                 record.journal.end()?;
             }
             Ok(())

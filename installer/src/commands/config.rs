@@ -136,6 +136,11 @@ roles = ["master"]
 # selinux = "keep"          # keep, permissive
 # firewall = "open"         # open (let through what the roles need), keep
 # time_servers = ["192.0.2.123"] # where nothing keeps the time; without any, the masters keep it for all
+
+# [kernel]
+# require = ">= 6.12"       # a host whose kernel does not fit gets the bundle's; or exact = "bundle"; none: kernels stay
+# on_failure = "stop"       # after a kernel that failed: stop, or continue (with the old one)
+# trial = "10m"             # time until a kernel that nobody accepts is given up
 "#
     )
 }

@@ -16,6 +16,7 @@ use crate::lock::Lock;
 use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
 use crate::report::{Exit, Explain as _, exit_of};
+use crate::restart::restart;
 use crate::store::{Footprint, Program, Store};
 
 /// What the operator of a new cluster should do next.
@@ -80,7 +81,7 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         let mut record = Record { journal, inputs, config: prepared.config_text.clone(), log: &log };
         let before = plan.preflight.len() + plan.store.len();
         engine::run(&plan.steps, &context, Some(&mut record), numbering(before), &mut summary)?;
-        if summary.waiting.is_none() {
+        if summary.complete() {
             record.journal.end()?;
         }
         if fresh && Founding::read(host)?.is_some_and(|founding| founding.made_here) {
@@ -102,11 +103,12 @@ pub(super) fn finish(
     let host = context.host;
     let exit = match &result {
         Ok(()) if summary.waiting.is_some() => Exit::Waiting,
+        Ok(()) if summary.reboot.is_some() => Exit::Reboot,
         Ok(()) => Exit::Done,
         Err(error) => exit_of(error),
     };
     let kept = match exit {
-        Exit::Waiting if !background::inside(host) => background::prepare(host, &context.installer),
+        Exit::Waiting | Exit::Reboot if !background::inside(host) => background::prepare(host, &context.installer),
         Exit::Done => background::remove(host),
         _ => Ok(()),
     };
@@ -118,6 +120,9 @@ pub(super) fn finish(
     context.events.emit(&Event::RunFinished { code: exit.code(), changes: summary.changes, milliseconds });
     result?;
     output.summary(summary, milliseconds);
+    if let Some(wanted) = &summary.reboot {
+        restart(host, wanted, context.reboot, output)?;
+    }
     Ok(exit)
 }
 

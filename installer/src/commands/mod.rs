@@ -54,7 +54,8 @@ pub fn format(cli: &Cli) -> Format {
     match &cli.command {
         Some(Command::Install(install) | Command::Plan(install)) => Format { json: install.json },
         Some(Command::Verify(verify)) => verify.format,
-        Some(Command::Resume(refresh) | Command::Refresh(refresh)) => refresh.format,
+        Some(Command::Resume(resume)) => resume.refresh.format,
+        Some(Command::Refresh(refresh)) => refresh.format,
         Some(Command::Check(check)) => check.format,
         Some(Command::Reset(reset)) => reset.format,
         Some(

@@ -68,6 +68,9 @@ fn show(prepared: &Prepared, planned: &[Planned], findings: &[Event], output: &O
                 Check::Done => json!({"step": step, "title": title, "check": "done"}),
                 Check::Kept(reason) => json!({"step": step, "title": title, "check": "kept", "reason": reason}),
                 Check::Skipped(reason) => json!({"step": step, "title": title, "check": "skipped", "reason": reason}),
+                Check::Reboot(restart) => {
+                    json!({"step": step, "title": title, "check": "reboot", "reason": restart.reason})
+                }
                 Check::Waiting(reason) => json!({"step": step, "title": title, "check": "waiting", "reason": reason}),
             });
         }
@@ -85,6 +88,7 @@ fn show(prepared: &Prepared, planned: &[Planned], findings: &[Event], output: &O
             Check::Needed(changes) => (title, changes.iter().map(ToString::to_string).collect()),
             Check::Kept(reason) => ("kept", vec![reason.clone()]),
             Check::Skipped(reason) => ("skipped", vec![reason.clone()]),
+            Check::Reboot(restart) => ("reboots", vec![restart.reason.clone()]),
             Check::Waiting(reason) => ("waits", vec![reason.clone()]),
         };
         match lines.as_slice() {

@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::join::{self, Join};
 use crate::journal::{Inputs, Journal, Pending};
 use crate::report::{Exit, Explain as _};
+use crate::restart::Mode;
 use crate::share::Share;
 use crate::steps::os_packages;
 use crate::store::{Metered, Stream, classify, running_program};
@@ -74,6 +75,8 @@ pub(super) struct Prepared {
     init: bool,
     ignored: BTreeSet<CheckName>,
     patience: Duration,
+    reboot: Mode,
+    retry_kernel: bool,
     /// Title of the bundle, for people.
     pub(super) title: String,
     /// Digest of its index.
@@ -101,6 +104,10 @@ pub(super) struct Asked {
     pub(super) ignored: BTreeSet<CheckName>,
     /// How long to wait for other hosts.
     pub(super) patience: Duration,
+    /// Whether to reboot when that is needed.
+    pub(super) reboot: Mode,
+    /// Try a kernel again that has failed.
+    pub(super) retry_kernel: bool,
 }
 
 /// Where a wanted state comes from.
@@ -147,7 +154,18 @@ impl Asked {
         let joined = join.is_some() || journal.as_ref().is_some_and(Journal::joined);
         let mut ignored = journal.map(|journal| CheckName::of_record(&journal.ignored())).unwrap_or_default();
         ignored.extend(&arguments.ignored);
-        Ok(Self { config, text, roles, join, joined, init: arguments.init, ignored, patience: arguments.wait })
+        Ok(Self {
+            config,
+            text,
+            roles,
+            join,
+            joined,
+            init: arguments.init,
+            ignored,
+            patience: arguments.wait,
+            reboot: arguments.reboot,
+            retry_kernel: arguments.retry_kernel,
+        })
     }
 }
 
@@ -188,7 +206,8 @@ impl Prepared {
 
     /// From what a host already has.
     pub(super) fn new(host: &Host, asked: Asked, mut facts: Facts, images: Vec<Image>, origin: Origin) -> Result<Self> {
-        let Asked { config, text: config_text, roles, join, joined, init, ignored, patience } = asked;
+        let Asked { config, text: config_text, roles, join, joined, init, ignored, patience, reboot, retry_kernel } =
+            asked;
         let Origin { title, index, created } = origin;
         let node = this_node(&config, &facts)?.clone();
         let roles = match roles {
@@ -216,6 +235,8 @@ impl Prepared {
             init,
             ignored,
             patience,
+            reboot,
+            retry_kernel,
             title,
             index,
             created,
@@ -241,6 +262,8 @@ impl Prepared {
             ignored: &self.ignored,
             created: self.created.as_deref(),
             patience: self.patience,
+            reboot: self.reboot,
+            retry_kernel: self.retry_kernel,
             step: "",
         }
     }
@@ -254,6 +277,7 @@ impl Prepared {
             installer: self.installer,
             joined: self.joined,
             ignored: CheckName::to_record(&self.ignored),
+            reboot: self.reboot,
         }
     }
 }

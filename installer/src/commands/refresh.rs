@@ -63,6 +63,8 @@ pub(super) fn run(host: &Host, known: &Known, patience: Duration, output: &Outpu
         source: known.source.path().display().to_string(),
         roles: given.filter(|given| given.is_subset(&node.roles)),
         patience,
+        reboot: journal.last().map(|inputs| inputs.reboot).unwrap_or_default(),
+        retry_kernel: false,
     };
     again.run(host, journal, output, steps)
 }

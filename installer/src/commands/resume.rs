@@ -10,7 +10,7 @@ use super::again::{Again, parse_roles};
 use super::install::require_root;
 use super::prepare::require_installer;
 use crate::background::{self, Foreground};
-use crate::cli::cluster::Refresh;
+use crate::cli::cluster::Resume;
 use crate::cluster::Known;
 use crate::engine::{self, interrupted};
 use crate::generation::{current_bundle, current_images};
@@ -27,7 +27,7 @@ use crate::waiting;
 const LOCK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs the steps of the pending run again; each step's own check decides what is left to do.
-pub fn resume(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
+pub fn resume(host: &Host, arguments: &Resume, output: &Output, steps: StepsOf) -> Result<Exit> {
     require_root(host)?;
     engine::stop_on_signals()?;
     let inside = background::inside(host);
@@ -55,13 +55,13 @@ fn nothing(host: &Host, output: &Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn go_on(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> Result<Exit> {
+fn go_on(host: &Host, arguments: &Resume, output: &Output, steps: StepsOf) -> Result<Exit> {
     // Only now: the pending run may have ended while this one waited.
     let journal = Journal::read(host)?;
     let Some(pending) = journal.pending() else { return nothing(host, output) };
     require_installer(host, &pending)?;
     let images = images(host, &pending)?;
-    let (config, source) = match newer(host, &pending, arguments.from)? {
+    let (config, source) = match newer(host, &pending, arguments.refresh.from)? {
         Some(text) => (text, "the cluster's record"),
         None => (pending.config.clone(), "the journal"),
     };
@@ -72,7 +72,9 @@ fn go_on(host: &Host, arguments: &Refresh, output: &Output, steps: StepsOf) -> R
         config,
         source: source.to_owned(),
         roles: Some(parse_roles(&pending.inputs.roles)?),
-        patience: arguments.patience.wait,
+        patience: arguments.refresh.patience.wait,
+        reboot: arguments.reboot.unwrap_or(pending.inputs.reboot),
+        retry_kernel: arguments.retry_kernel,
     };
     again.run(host, journal, output, steps)
 }

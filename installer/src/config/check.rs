@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Addons, Certificates, Cluster, ClusterConfig, Etcd, Kernel, Network, Node, Roles, host, network};
+use super::kernel::{Kernel, RawKernel};
+use super::{Addons, Certificates, Cluster, ClusterConfig, Etcd, Network, Node, Roles, host, network};
 
 /// Everything that is wrong in a `cluster.toml`, each with the line it is in.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ struct RawConfig {
     #[serde(default)]
     addons: Addons,
     #[serde(default)]
-    kernel: Kernel,
+    kernel: RawKernel,
     #[serde(default)]
     host: Option<host::RawHost>,
     #[serde(default)]
@@ -119,7 +120,8 @@ fn check(raw: RawConfig, digest: Digest) -> Result<ClusterConfig, Wrongs> {
     let certificates = raw.certificates.map_or_else(|| Ok(Certificates::default()), check_certificates);
     let certificates = wrongs.good_or(certificates, Certificates::default());
     let host = host::check(raw.host, &mut wrongs.0);
-    let (network, addons, kernel) = (raw.network, raw.addons, raw.kernel);
+    let kernel = wrongs.good_or(raw.kernel.check(), Kernel::default());
+    let (network, addons) = (raw.network, raw.addons);
     let Checked { cluster, api_names, api_addresses, .. } = cluster;
     match cluster {
         Some(cluster) if wrongs.0.is_empty() => Ok(ClusterConfig {
@@ -460,6 +462,13 @@ mod tests {
             (format!("{GOOD}[etcd]\ndata_dir = \"/var//lib/\"\n"), "a directory of their own"),
             (format!("{GOOD}[etcd]\nwal_dir = \"/etc/etcd/wal\"\n"), "a directory of their own"),
             (format!("{GOOD}[kernel]\npolicy = \"newest\"\n"), "unknown variant `newest`"),
+            (format!("{GOOD}[kernel]\nrequire = \"6.12\"\n"), "comparisons with a kernel release"),
+            (format!("{GOOD}[kernel]\nrequire = \">= 6.12\"\nexact = \"bundle\"\n"), "only one of"),
+            (format!("{GOOD}[kernel]\nexact = \"../vmlinuz\"\n"), "expected `bundle`, or a kernel release"),
+            (format!("{GOOD}[kernel]\ntrial = \"1m\"\n"), "between 2m and 60m"),
+            (format!("{GOOD}[kernel]\ntrial = \"soon\"\n"), "not a time"),
+            (format!("{GOOD}[kernel]\nwithout_fallback = \"\"\n"), "it is recorded"),
+            (format!("{GOOD}[kernel]\non_failure = \"hope\"\n"), "unknown variant `hope`"),
             (format!("{GOOD}[certificates]\nleaf_hours = 0\n"), "at least 1"),
             ("[cluster]\nname = \"site\"\n".to_owned(), "missing field `node`"),
         ] {

@@ -80,6 +80,8 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         init: false,
         ignored: &std::collections::BTreeSet::new(),
         created: None,
+        reboot: crate::restart::Mode::Never,
+        retry_kernel: false,
         patience: std::time::Duration::from_secs(5),
         step: "",
     };
@@ -92,6 +94,7 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         installer: digest,
         joined: false,
         ignored: std::collections::BTreeSet::new(),
+        reboot: crate::restart::Mode::default(),
     };
     let mut record = Record { journal: Journal::read(&host).unwrap(), inputs, config: CLUSTER.to_owned(), log: &log };
     let mut summary = Summary::default();

@@ -8,6 +8,7 @@ fn inputs(bundle: &str) -> Inputs {
         installer: Digest::of(b"installer"),
         joined: false,
         ignored: BTreeSet::new(),
+        reboot: crate::restart::Mode::Ask,
     }
 }
 

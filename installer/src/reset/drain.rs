@@ -17,14 +17,25 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// What to move, and how long it may take.
 #[derive(Debug)]
-pub(super) struct Drain<'a> {
-    pub(super) host: &'a Host,
-    pub(super) client: &'a Client<'a>,
+pub(crate) struct Drain<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) client: &'a Client<'a>,
     /// The node's name.
-    pub(super) node: &'a str,
-    pub(super) limit: Duration,
-    /// Also pods that nothing will make anew elsewhere.
-    pub(super) force: bool,
+    pub(crate) node: &'a str,
+    pub(crate) limit: Duration,
+    /// What becomes of pods that nothing will make anew elsewhere.
+    pub(crate) bare: Bare,
+}
+
+/// What becomes of pods that nothing will make anew elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bare {
+    /// They end.
+    End,
+    /// There must be none.
+    Refuse,
+    /// They stay: this node comes back.
+    Leave,
 }
 
 /// A pod that has to go: its path in the API is the key where these are kept.
@@ -39,7 +50,7 @@ struct Pod {
 
 impl Drain<'_> {
     /// Moves all pods; says what was done.
-    pub(super) fn run(&self) -> Result<Vec<String>> {
+    pub(crate) fn run(&self) -> Result<Vec<String>> {
         let node = format!("/api/v1/nodes/{}", self.node);
         let Some(found) = self.client.find(&node)? else { return Ok(Vec::new()) };
         let mut done = Vec::new();
@@ -47,9 +58,11 @@ impl Drain<'_> {
             self.client.patch(&node, &json!({ "spec": { "unschedulable": true } })).context("closing the node")?;
             done.push(format!("close node {} for new pods", self.node));
         }
-        let pods = self.pods()?;
+        let mut pods = self.pods()?;
         let bare: Vec<String> = pods.values().filter(|pod| !pod.controlled).map(Pod::label).collect();
-        if !bare.is_empty() && !self.force {
+        if self.bare == Bare::Leave {
+            pods.retain(|_, pod| pod.controlled);
+        } else if !bare.is_empty() && self.bare == Bare::Refuse {
             return Err(anyhow!("pods that nothing makes anew elsewhere run here: {}", bare.join(", "))).hint(format!(
                 "delete them, or end them with `--force`; `kubectl uncordon {}` opens the node again",
                 self.node
@@ -64,9 +77,15 @@ impl Drain<'_> {
     }
 
     fn pods(&self) -> Result<BTreeMap<String, Pod>> {
-        let all = self.client.list("/api/v1/pods")?;
-        let here = all.iter().filter(|pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(self.node));
-        Ok(here.filter_map(Pod::to_move).map(|pod| (pod.path(), pod)).collect())
+        let mut found = BTreeMap::new();
+        // A node may ask for its own pods only (`AuthorizeNodeWithSelectors`).
+        let own = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.node);
+        self.client.pages(&own, |pods| {
+            let here =
+                pods.iter().filter(|pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(self.node));
+            found.extend(here.filter_map(Pod::to_move).map(|pod| (pod.path(), pod)));
+        })?;
+        Ok(found)
     }
 
     /// Asks for eviction until each pod is gone; a budget may refuse for a while.
@@ -194,7 +213,8 @@ mod tests {
     fn drain(cluster: &Cluster, force: bool) -> Result<Vec<String>> {
         let client = cluster.server.client();
         let limit = Duration::from_secs(60);
-        Drain { host: &cluster.host, client: &client, node: "w1", limit, force }.run()
+        let bare = if force { Bare::End } else { Bare::Refuse };
+        Drain { host: &cluster.host, client: &client, node: "w1", limit, bare }.run()
     }
 
     fn evictions(cluster: &Cluster) -> Vec<String> {

@@ -5,7 +5,7 @@
 //! last. Nothing is deleted while something runs in it or is mounted in it. Deleting needs no space; what is noted goes into
 //! the space that the journal set aside.
 
-mod drain;
+pub(crate) mod drain;
 mod farewell;
 mod finish;
 mod mounts;
@@ -33,7 +33,8 @@ use crate::journal::{BeforeImage, Journal};
 use crate::pki::files::Wanted;
 use crate::report::{Exit, Explain as _};
 use crate::step::{Change, Target};
-use drain::Drain;
+use crate::steps::kernel;
+use drain::{Bare, Drain};
 use places::Place;
 
 pub use survey::Survey;
@@ -95,7 +96,7 @@ impl<'a> Reset<'a> {
 
     /// Does everything, in order. Gives what is left on the host, for people.
     pub fn run(mut self) -> Result<Vec<String>> {
-        let parts: [Part<'a>; 9] = [
+        let parts: [Part<'a>; 10] = [
             ("drain", "Move pods away", Self::drain),
             ("etcd", "Leave etcd", Self::etcd),
             ("units", "Stop the services", Self::units),
@@ -105,6 +106,7 @@ impl<'a> Reset<'a> {
                 network::remove(reset.host, reset.nodes(), &mut reset.left)
             }),
             ("data", "Delete data", Self::data),
+            ("kernel", "Give the boot menu back", Self::kernel),
             ("settings", "Put settings of the host back", Self::undo),
             ("installation", "Delete the installation", Self::finish),
         ];
@@ -178,7 +180,15 @@ impl<'a> Reset<'a> {
                 .hint(format!("`kubectl drain {}` on a master does it; then reset without `--drain`", node.name));
         }
         let client = cluster::administrator(self.host, &Wanted::of(config, node))?;
-        Drain { host: self.host, client: &client, node: &node.name, limit, force: self.options.force }.run()
+        let bare = if self.options.force { Bare::End } else { Bare::Refuse };
+        Drain { host: self.host, client: &client, node: &node.name, limit, bare }.run()
+    }
+
+    /// Kernels stay; what holds the boot menu's default goes, unless that would boot a kernel that nobody has accepted.
+    fn kernel(&mut self) -> Result<Vec<String>> {
+        let (done, left) = kernel::forget(self.host)?;
+        self.left.extend(left);
+        Ok(done)
     }
 
     /// While it still runs: the others must not count on a member that is gone.

@@ -68,7 +68,11 @@ pub(super) struct Unit {
 
 impl Bed {
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::under(tempfile::tempdir().unwrap())
+    }
+
+    /// A host in this directory.
+    pub(super) fn under(directory: TempDir) -> Self {
         let host = Host::under(directory.path());
         let config = ClusterConfig::parse(CONFIG, Path::new("cluster.toml")).unwrap();
         let node = config.nodes[0].clone();
@@ -150,6 +154,8 @@ impl Bed {
             init: false,
             ignored: &self.ignored,
             created: None,
+            reboot: crate::restart::Mode::Never,
+            retry_kernel: false,
             patience: std::time::Duration::ZERO,
             step: "test",
         }

@@ -62,6 +62,8 @@ impl Bed {
             ca_pin: None,
             init: false,
             wait: std::time::Duration::ZERO,
+            reboot: installer::restart::Mode::Never,
+            retry_kernel: false,
             allow_downgrade: None,
             abandon: false,
             ignored: Vec::new(),
@@ -85,7 +87,8 @@ impl Bed {
     pub(crate) fn resume(&self) -> anyhow::Result<Exit> {
         let patience = installer::cli::cluster::Patience { wait: std::time::Duration::ZERO };
         let format = installer::cli::Format { json: false };
-        let arguments = installer::cli::cluster::Refresh { patience, from: None, format };
+        let refresh = installer::cli::cluster::Refresh { patience, from: None, format };
+        let arguments = installer::cli::cluster::Resume { refresh, reboot: None, retry_kernel: false };
         commands::resume(&self.host, &arguments, &Output::silent(), &tiny)
     }
 

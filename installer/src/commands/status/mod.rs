@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::pki::{self, Inspection, KUBELET_CLIENT, status::TokenExpiry};
 use crate::report::Exit;
 use crate::steps;
+use crate::steps::kernel;
 use crate::steps::peers::{self, Stranger};
 use crate::steps::unit::{UnitState, unit_path};
 use crate::trust::ACCEPTED;
@@ -46,6 +47,8 @@ struct Status {
     pending: Option<String>,
     /// Checks of preflight that the last run was told to ignore.
     ignored: Vec<String>,
+    /// Which kernel runs, is on trial, failed.
+    kernel: kernel::Shown,
     /// Certificate requests that are not approved, with the reasons; known on masters.
     requests: Vec<(String, String)>,
     /// Bootstrap tokens that have not been used: all of the cluster on a master, this node's own elsewhere.
@@ -141,6 +144,7 @@ fn gather(host: &Host) -> Result<Status> {
             Some(bytes) => Some(serde_json::from_slice(&bytes).with_context(|| format!("reading `{ACCEPTED}`"))?),
             None => None,
         },
+        kernel: kernel::shown(host)?,
         pending: pending.map(|run| {
             let at = run.interrupted.map(|step| format!(", last in step `{step}`")).unwrap_or_default();
             format!("a run that began at {} has not ended{at}", run.since)

@@ -24,6 +24,7 @@ pub(super) fn text(status: &Status) -> Vec<String> {
     lines.push(format!("generation: {generation}"));
     lines.push(format!("components: {}", components.join(", ")));
     lines.extend(place(status));
+    lines.extend(status.kernel.lines());
     lines.push("services:".to_owned());
     for Service { unit, state, enabled } in &status.services {
         lines.push(format!("  {unit:<34} {state:<12} {enabled}"));

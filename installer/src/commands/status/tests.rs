@@ -27,6 +27,7 @@ fn host(roles: &str) -> (tempfile::TempDir, Host) {
         installer: digest,
         joined: false,
         ignored: ["swap".to_owned()].into(),
+        reboot: crate::restart::Mode::default(),
     };
     Journal::read(&host).unwrap().begin(&inputs, CONFIG).unwrap();
     (directory, host)
