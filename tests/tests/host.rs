@@ -8,6 +8,7 @@ mod host {
     pub(crate) mod confidential;
     pub(crate) mod killed;
     pub(crate) mod packages;
+    pub(crate) mod preflight;
     pub(crate) mod refused;
     pub(crate) mod repeated;
     pub(crate) mod settings;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use host::stage::{Scenario, Stage};
-use host::{cluster, confidential, killed, packages, refused, repeated, settings};
+use host::{cluster, confidential, killed, packages, preflight, refused, repeated, settings};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> Result<()> {
@@ -29,6 +30,10 @@ fn main() -> Result<()> {
         ("a_damaged_real_bundle_changes_nothing", refused::a_damaged_real_bundle_changes_nothing),
         ("packages_are_installed_offline", packages::packages_are_installed_offline),
         ("plan_touches_nothing", repeated::plan_touches_nothing),
+        (
+            "everything_wrong_is_named_at_once_and_can_be_ignored",
+            preflight::everything_wrong_is_named_at_once_and_can_be_ignored,
+        ),
         ("install_makes_a_ready_node", cluster::install_makes_a_ready_node),
         ("a_pod_runs_and_answers_on_its_node_port", cluster::a_pod_runs_and_answers_on_its_node_port),
         ("logs_and_exec_work", cluster::logs_and_exec_work),

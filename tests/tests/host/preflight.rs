@@ -1,0 +1,135 @@
+//! A host with many things wrong at once: all are named in one refusal, nothing is changed, and `--ignore` goes on.
+
+use anyhow::{Context, Result, ensure};
+use e2e::master::Master;
+use e2e::{Finished, Process};
+
+use serde_json::Value;
+
+use super::stage::Stage;
+
+/// What an installation would change first.
+const WATCHED: [&str; 3] = ["/etc", "/opt", "/var/lib"];
+
+/// What is done to the host, how it is undone, the check that has to see it, and how bad it is.
+const WRONGS: [(&str, &str, &str, &str); 8] = [
+    (
+        "systemd-run --quiet --unit=occupier systemd-socket-activate --listen=0.0.0.0:6443 /bin/cat",
+        "systemctl stop occupier",
+        "ports",
+        "refused",
+    ),
+    (
+        "mkdir -p /opt/sealift && mount -t tmpfs -o noexec,mode=755,size=2g tmpfs /opt/sealift",
+        "umount /opt/sealift && rmdir /opt/sealift",
+        "mount-options",
+        "refused",
+    ),
+    (
+        "mkdir -p /var/lib/etcd && mount -t tmpfs -o size=64m,nr_inodes=16 tmpfs /var/lib/etcd",
+        "umount /var/lib/etcd && rmdir /var/lib/etcd",
+        "disk",
+        "refused",
+    ),
+    (
+        "systemctl set-environment HTTPS_PROXY=http://somebody:s3cret@192.0.2.1:3128",
+        "systemctl unset-environment HTTPS_PROXY",
+        "proxy-variables",
+        "refused",
+    ),
+    (
+        "mkdir -p /run/systemd/shutdown && touch /run/systemd/shutdown/scheduled",
+        "rm /run/systemd/shutdown/scheduled",
+        "shutdown",
+        "refused",
+    ),
+    ("mkdir -p /var/lib/rancher/k3s", "rm -r /var/lib/rancher", "leftovers", "refused"),
+    ("echo Bad_Name >/proc/sys/kernel/hostname", "cat /etc/hostname >/proc/sys/kernel/hostname", "host-name", "limit"),
+    (
+        "printf '[host]\\nfirewall = \"keep\"\\n' >>/root/cluster.toml; nft 'add table inet strict; add chain inet strict input { type filter hook input priority 0; policy drop; }'",
+        "sed -i '/^.host.$/,$d' /root/cluster.toml; nft delete table inet strict",
+        "firewall",
+        "limit",
+    ),
+];
+
+pub(crate) fn everything_wrong_is_named_at_once_and_can_be_ignored(stage: &Stage) -> Result<()> {
+    let master = stage.bare()?;
+    let before = master.host.snapshot_of(&["/etc"])?;
+    for (wrong, ..) in WRONGS {
+        master.host.run(wrong)?;
+    }
+    immutable(master, '+')?;
+    let seen = look(master);
+    immutable(master, '-')?;
+    for (_, right, ..) in WRONGS {
+        master.host.run(right)?;
+    }
+    seen?;
+    let plan = master.plainly("plan")?;
+    ensure!(plan.success(), "refused although all is right again: {}", plan.tail());
+    let changes = before.changes(&master.host.snapshot_of(&["/etc"])?);
+    ensure!(changes.is_empty(), "{changes:#?}");
+    Ok(())
+}
+
+/// `/etc/hosts` is the host's own copy by then.
+fn immutable(master: &Master, sign: char) -> Result<Finished> {
+    master.host.run("test -s /etc/hosts || echo 127.0.0.1 localhost >>/etc/hosts")?;
+    Process::new("chattr").arg(format!("{sign}i")).arg(master.host.file("/etc/hosts")).run()
+}
+
+fn look(master: &Master) -> Result<()> {
+    let before = master.host.snapshot_of(&WATCHED)?;
+    let refused = master.installer("install", "/root/x.bundle")?;
+    ensure!(refused.finished.code == Some(3), "{:?} {}", refused.finished.code, refused.finished.tail());
+    let changes = before.changes(&master.host.snapshot_of(&WATCHED)?);
+    ensure!(changes.is_empty(), "a refusal changed {changes:#?}");
+
+    let findings: Vec<&Value> = refused.events.iter().filter(|event| event["event"] == "finding").collect();
+    let wanted = WRONGS.map(|(.., check, verdict)| (check, verdict));
+    for (check, verdict) in wanted.into_iter().chain([("immutable-files", "refused"), ("container", "limit")]) {
+        let found = findings.iter().find(|finding| finding["check"] == check && finding["verdict"] != "good");
+        let found = found.with_context(|| format!("no finding `{check}`:\n{}", refused.finished.stdout))?;
+        ensure!(found["verdict"] == verdict, "{found}");
+        ensure!(!found["needed"].as_str().unwrap_or_default().is_empty(), "it does not say what is needed: {found}");
+    }
+    let said = &refused.finished.stderr;
+    for part in ["port 6443: found in use by `", "noexec", "Bad_Name", "`chattr -i -a /etc/hosts`", "[proxy-variables]"]
+    {
+        let text = if part == "Bad_Name" { &refused.finished.stdout } else { said };
+        ensure!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    ensure!(!format!("{said}{}", refused.finished.stdout).contains("s3cret"), "it shows the proxy's password");
+
+    let names: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding["verdict"] == "refused")
+        .filter_map(|finding| finding["check"].as_str())
+        .collect();
+    let ignored = plan(master, &names.join(","))?;
+    ensure!(ignored.success(), "{}", ignored.tail());
+    ensure!(ignored.stdout.contains("preflight: ignored: port 6443"), "{}", ignored.stdout);
+    let unknown = plan(master, "no-such-check")?;
+    ensure!(unknown.code == Some(2) && unknown.stderr.contains("immutable-files"), "{}", unknown.tail());
+    let never = plan(master, "architecture")?;
+    ensure!(never.code == Some(2) && never.stderr.contains("cannot be ignored"), "{}", never.tail());
+    facts(master)
+}
+
+fn plan(master: &Master, ignore: &str) -> Result<Finished> {
+    let argv = master.command("plan", "/root/x.bundle");
+    master.host.inside(argv[0]).args(&argv[1..]).args(["--ignore", ignore]).finish()
+}
+
+/// Support sees the same, and no secret.
+fn facts(master: &Master) -> Result<()> {
+    let shown = master.host.run("/root/installer facts --json")?.stdout;
+    let facts: Value = serde_json::from_str(&shown).context("reading the facts")?;
+    ensure!(facts["os"]["distribution"] == "debian-12" && facts["container"] == "systemd-nspawn", "{shown}");
+    ensure!(facts["immutable"] == serde_json::json!(["/etc/hosts"]), "{shown}");
+    ensure!(facts["filesystems"]["/opt/sealift"]["noexec"] == true, "{shown}");
+    ensure!(facts["proxy_variables"]["HTTPS_PROXY"] == "http://192.0.2.1:3128" && !shown.contains("s3cret"), "{shown}");
+    ensure!(master.host.run("/root/installer facts")?.stdout.contains("host_name: Bad_Name"), "{shown}");
+    Ok(())
+}
