@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Runs all tests: scripts/test.sh; or one suite: scripts/test.sh unit|builder|host|cluster
-#   unit     formatting, lints, licences, scripts, the tests of bundle and installer (no root needed)
+# Runs all suites: scripts/test.sh; with all of `machine`: scripts/test.sh full; or one: scripts/test.sh unit|builder|host|machine|cluster
+# Ends with one line `N passed, N failed`.
+#   unit     formatting, lints, licences, scripts, the tests of bundle and installer (no root)
 #   builder  the builder's own tests; then the real one on the Debian manifest and on local registries, archives, repositories (root)
 #   host     throwaway systemd hosts: the bed itself, then a master from bundle to pod (root)
+#   machine  a virtual machine: another kernel, reboots; alone or in `full` also bad kernels, power cuts, full disks (root, an hour)
 #   cluster  several such hosts: joins, failover, power cuts, membership, addresses (root, 16 GiB of memory)
-# Ends with one line `N passed, N failed`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-all}
-case $suite in all | unit | builder | host | cluster) ;; *) echo "usage: scripts/test.sh [unit|builder|host|cluster]" >&2; exit 2 ;; esac
+suites="full|unit|builder|host|machine|cluster"
+[[ "|all|$suites|" == *"|$suite|"* ]] || { echo "usage: scripts/test.sh [$suites]" >&2; exit 2; }
+if [[ $suite == full || $suite == machine ]]; then export SEALIFT_FULL=1; fi
 scripts/prerequisites.sh
-passed=0 failed=0 log=$(mktemp)
-# Hosts of an interrupted run go at the end of this one.
+passed=0 failed=0 log=$(mktemp) # hosts of an interrupted run go at the end of this one
 trap 'rm -f "$log"; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
 
 check() { # NAME PROGRAM...: one test
@@ -27,23 +29,21 @@ tests() { # NAME PROGRAM...: as many tests as its result lines say
     if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; echo "FAILED: $1"; fi
     passed=$((passed + ok)) failed=$((failed + bad))
 }
+runs() { [[ $suite == all || $suite == full || $suite == "$1" ]]; }
+real() { tests "$1" cargo test --quiet -p e2e --no-fail-fast "${@:2}"; }
 small() { ! cargo tree --quiet -p installer -e normal --prefix none | grep -E '^(tokio|async-std|hyper|reqwest|ureq) '; }
 short() { ! wc -l scripts/*.sh .ci/run | awk '$2 != "total" && $1 >= 50' | grep .; }
 
-if [ "$suite" = all ] || [ "$suite" = unit ]; then
+if runs unit; then
     check "formatting" cargo fmt --all --check
     check "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
     check "bans, licences, sources" cargo deny --log-level error check bans licenses sources
     check "no async runtime, no general HTTP client in the installer" small
-    check "scripts" shellcheck scripts/*.sh .ci/run
-    check "scripts are short" short
+    check "scripts" shellcheck scripts/*.sh .ci/run; check "scripts are short" short
     tests "unit" cargo test --quiet --workspace --exclude e2e --exclude builder --no-fail-fast
 fi
-if [ "$suite" = all ] || [ "$suite" = builder ]; then
-    tests "builder" cargo test --quiet -p builder --no-fail-fast
-    tests "builder on real sources" cargo test --quiet -p e2e --no-fail-fast --test builder
-fi
-if [ "$suite" = all ] || [ "$suite" = host ]; then tests "host" cargo test --quiet -p e2e --no-fail-fast --test bed --test host; fi
-if [ "$suite" = all ] || [ "$suite" = cluster ]; then tests "cluster" cargo test --quiet -p e2e --no-fail-fast --test cluster; fi
+if runs builder; then tests "builder" cargo test --quiet -p builder --no-fail-fast; real "builder on real sources" --test builder; fi
+if runs host; then real "host" --test bed --test host; fi
+for name in machine cluster; do if runs $name; then real $name --test $name; fi; done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

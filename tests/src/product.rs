@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::apt_archive::{AptArchive, SUITE};
 use crate::process::Process;
 use crate::root;
 
@@ -28,6 +29,8 @@ pub struct Yard {
     directory: PathBuf,
     cache: PathBuf,
     kubernetes: PathBuf,
+    /// Apt sources other than this machine's.
+    sources: Vec<PathBuf>,
 }
 
 /// A built bundle and what a host needs with it.
@@ -75,7 +78,7 @@ impl Yard {
             None => root::cache()?.join("builder"),
         };
         let kubernetes = script("kubernetes-from-source.sh")?;
-        Ok(Self { programs: programs.clone(), directory: directory.to_owned(), cache, kubernetes })
+        Ok(Self { programs: programs.clone(), directory: directory.to_owned(), cache, kubernetes, sources: Vec::new() })
     }
 
     /// The yard's directory.
@@ -96,7 +99,26 @@ impl Yard {
     /// Where artifacts come from: this machine's cache, and Kubernetes as built from source for upstream's addresses.
     pub fn network(&self) -> Vec<String> {
         let mirror = format!("https://dl.k8s.io/=file://{}/", self.kubernetes.display());
-        vec!["--mirror".into(), mirror, "--cache".into(), self.cache.display().to_string()]
+        let mut arguments = vec!["--mirror".into(), mirror, "--cache".into(), self.cache.display().to_string()];
+        for sources in &self.sources {
+            arguments.extend(["--apt-sources".into(), sources.display().to_string()]);
+        }
+        arguments
+    }
+
+    /// Takes the bundle's kernel from an archive beside this machine's own: this package instead of the manifest's.
+    pub fn set_kernel(&mut self, package: &str, archive: &AptArchive) -> Result<()> {
+        let text = fs_err::read_to_string(self.manifest())?;
+        let (install, suites) = ("install = [\"linux-image-amd64\"]", "suites = [\"bookworm\",");
+        anyhow::ensure!(
+            text.contains(install) && text.contains(suites),
+            "the manifest's kernel is not what was expected"
+        );
+        let text = text.replace(install, &format!("install = [\"{package}\"]"));
+        let text = text.replacen(suites, &format!("suites = [\"{SUITE}\", \"bookworm\","), 1);
+        fs_err::write(self.manifest(), text)?;
+        self.sources = vec![root::sources()?, archive.sources()?];
+        Ok(())
     }
 
     /// Makes the yard's key pair without a password: `NAME.key` and `NAME.pub`.

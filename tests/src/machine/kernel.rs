@@ -1,0 +1,117 @@
+//! Kernel packages that are bad on purpose: Debian's own, repacked, with what goes wrong inside.
+//!
+//! Name and release stay those of the original, its version becomes a higher one; drivers that no machine of these tests has are left
+//! out, which spares minutes of unpacking on an emulated processor. What goes wrong looks at `uname -r` first, as the initramfs of other
+//! kernels gets the same scripts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::Process;
+
+/// What is wrong with a repacked kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Its initramfs makes it panic.
+    Panics,
+    /// Its initramfs never ends: systemd is not reached.
+    Hangs,
+    /// It boots, but lacks a module that every node needs.
+    LacksModule,
+}
+
+/// The module that [`Fault::LacksModule`] takes away: pods on a bridge are not filtered without it.
+pub const LACKING: &str = "br_netfilter";
+
+/// Below `kernel/`: what servers in a test do not have.
+const NEEDLESS: [&str; 16] = [
+    "sound",
+    "drivers/gpu",
+    "drivers/media",
+    "drivers/net/wireless",
+    "drivers/net/ethernet",
+    "drivers/net/usb",
+    "drivers/infiniband",
+    "drivers/iio",
+    "drivers/staging",
+    "drivers/usb",
+    "drivers/input",
+    "drivers/hid",
+    "drivers/scsi",
+    "drivers/mtd",
+    "drivers/isdn",
+    "drivers/platform",
+];
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "good",
+            Self::Panics => "panics",
+            Self::Hangs => "hangs",
+            Self::LacksModule => "lacks",
+        }
+    }
+
+    /// What its initramfs does, early, when it is this kernel's.
+    fn script(self) -> Option<&'static str> {
+        match self {
+            Self::None | Self::LacksModule => None,
+            Self::Panics => Some("echo 'this kernel panics'\necho c >/proc/sysrq-trigger"),
+            Self::Hangs => Some("echo 'this kernel hangs'\nwhile :; do sleep 1000; done"),
+        }
+    }
+}
+
+/// Repacks a kernel package; the new package lies in `directory`.
+pub fn repack(package: &Path, fault: Fault, directory: &Path) -> Result<PathBuf> {
+    let tree = directory.join(format!("tree-{}", fault.name()));
+    fs_err::create_dir_all(directory)?;
+    Process::new("dpkg-deb").arg("-R").arg(package).arg(&tree).run().context("unpacking a kernel package")?;
+    let release = release(package)?;
+    let modules = tree.join("lib/modules").join(&release).join("kernel");
+    ensure!(modules.exists(), "{} is no kernel package: no {}", package.display(), modules.display());
+    for part in NEEDLESS {
+        if modules.join(part).exists() {
+            fs_err::remove_dir_all(modules.join(part))?;
+        }
+    }
+    if fault == Fault::LacksModule {
+        let path = Process::new("find").arg(&modules).args(["-name", &format!("{LACKING}.ko*")]).text()?;
+        ensure!(!path.is_empty(), "the kernel has no {LACKING}");
+        fs_err::remove_file(path)?;
+    }
+    if let Some(script) = fault.script() {
+        let path = tree.join("usr/share/initramfs-tools/scripts/init-premount");
+        fs_err::create_dir_all(&path)?;
+        let path = path.join(format!("bed-{}", fault.name()));
+        let text = format!(
+            "#!/bin/sh\ncase $1 in prereqs) exit 0 ;; esac\n[ \"$(uname -r)\" = {release} ] || exit 0\n{script}\n"
+        );
+        fs_err::write(&path, text)?;
+        Process::new("chmod").arg("755").arg(&path).run()?;
+    }
+    let control = tree.join("DEBIAN/control");
+    let text = fs_err::read_to_string(&control)?;
+    let version = text.lines().find_map(|line| line.strip_prefix("Version: ")).context("a package has a version")?;
+    let text = text.replace(&format!("Version: {version}\n"), &format!("Version: {version}+bed1\n"));
+    fs_err::write(&control, text)?;
+    let sums = tree.join("DEBIAN/md5sums");
+    if sums.exists() {
+        fs_err::remove_file(sums)?;
+    }
+    let out = directory.join(format!("linux-image-{release}_{}.deb", fault.name()));
+    Process::new("dpkg-deb").args(["--root-owner-group", "-Zgzip", "-z1", "-b"]).arg(&tree).arg(&out).run()?;
+    fs_err::remove_dir_all(&tree)?;
+    Ok(out)
+}
+
+/// `uname -r` of the kernel in a package, by the package's name.
+pub fn release(package: &Path) -> Result<String> {
+    let name = Process::new("dpkg-deb").arg("-f").arg(package).arg("Package").text()?;
+    let release = name.strip_prefix("linux-image-").with_context(|| format!("{name} is no kernel package"))?;
+    Ok(release.trim_end_matches("-unsigned").to_owned())
+}

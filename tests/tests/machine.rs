@@ -1,0 +1,70 @@
+//! A virtual machine gets another kernel from the bundle, by a reboot that cannot strand it: what must be seen to hold where kernels are
+//! real.
+//!
+//! The scenarios run in the order of `main`. Those of `FULL` run with `SEALIFT_FULL=1` (`scripts/test.sh full`): bad kernels, power cuts,
+//! full disks.
+
+mod machine {
+    pub(crate) mod bad;
+    pub(crate) mod bed;
+    pub(crate) mod cuts;
+    pub(crate) mod site;
+    pub(crate) mod space;
+    pub(crate) mod stage;
+    pub(crate) mod upgrade;
+}
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use e2e::measure::seconds;
+use e2e::output::say;
+use libtest_mimic::{Arguments, Trial};
+use machine::stage::{Scenario, Stage};
+use machine::{bad, bed, cuts, space, upgrade};
+
+/// Part of every run.
+const ALWAYS: &[(&str, Scenario)] = &[
+    ("the_machine_proves_itself", bed::the_machine_proves_itself),
+    ("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot),
+];
+
+/// Part of a full run.
+const FULL: &[(&str, Scenario)] = &[
+    ("a_later_kernel_boots_by_default", upgrade::a_later_kernel_boots_by_default),
+    ("a_kernel_that_panics", bad::a_kernel_that_panics),
+    ("a_kernel_that_hangs_in_its_initramfs", bad::a_kernel_that_hangs_in_its_initramfs),
+    ("a_kernel_that_fails_its_health_check", bad::a_kernel_that_fails_its_health_check),
+    ("power_cut_during_dpkg", cuts::during_dpkg),
+    ("power_cut_during_the_initramfs", cuts::during_the_initramfs),
+    ("power_cut_right_before_the_reboot", cuts::right_before_the_reboot),
+    ("power_cut_right_after_the_reboot", cuts::right_after_the_reboot),
+    ("boot_is_too_small", space::boot_is_too_small),
+    ("the_disk_fills_up", space::the_disk_fills_up),
+    ("dpkg_is_locked", space::dpkg_is_locked),
+    ("the_kernel_is_held", space::the_kernel_is_held),
+];
+
+fn main() -> Result<()> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let full = std::env::var_os("SEALIFT_FULL").is_some_and(|value| !value.is_empty());
+    let stage = Arc::new(Stage::default());
+    let chosen = ALWAYS.iter().chain(if full { FULL } else { &[] });
+    let trials = chosen.map(|(name, scenario)| {
+        let (stage, scenario) = (stage.clone(), *scenario);
+        Trial::test(*name, move || {
+            let start = Instant::now();
+            let result = scenario(&stage);
+            say(format_args!("figure: {name}: {} in all", seconds(start.elapsed())));
+            if let Err(error) = &result {
+                say(format_args!("{error:#}"));
+            }
+            result.map_err(|error| format!("{error:#}").into())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    drop(stage);
+    conclusion.exit();
+}

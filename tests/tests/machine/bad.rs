@@ -1,0 +1,77 @@
+//! Bad kernels: the machine comes back on the old one by itself, says so, and is usable.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use e2e::machine::Fault;
+use e2e::measure::seconds;
+use e2e::output::say;
+
+use super::site::{LONG, Site};
+use super::stage::Stage;
+
+pub(crate) fn a_kernel_that_panics(stage: &Stage) -> Result<()> {
+    comes_back(stage, Fault::Panics)
+}
+
+pub(crate) fn a_kernel_that_hangs_in_its_initramfs(stage: &Stage) -> Result<()> {
+    comes_back(stage, Fault::Hangs)
+}
+
+pub(crate) fn a_kernel_that_fails_its_health_check(stage: &Stage) -> Result<()> {
+    comes_back(stage, Fault::LacksModule)
+}
+
+fn comes_back(stage: &Stage, fault: Fault) -> Result<()> {
+    // Only what hangs has to wait for the trial's end.
+    let trial = if fault == Fault::Hangs { "3m" } else { "20m" };
+    let site = stage
+        .site(fault, &format!("[kernel]\nexact = \"bundle\"\ntrial = \"{trial}\"\non_failure = \"continue\"\n"))?;
+    let (machine, old) = (&site.machine, &stage.image()?.kernel);
+    let boot = machine.boot_id()?;
+    let start = Instant::now();
+    site.start("--reboot=auto")?;
+    site.armed(LONG)?;
+    let armed = start.elapsed();
+    // Of the new kernel's boot nothing may be seen; whoever answers last is the old one.
+    let back = back_on(&site, old, &boot)?;
+    say(format_args!(
+        "figure: {fault:?}: armed after {}, back on Linux {old} after {}",
+        seconds(armed),
+        seconds(start.elapsed())
+    ));
+    let seen = machine.console(400);
+    match fault {
+        Fault::Panics => ensure!(seen.contains("this kernel panics") && seen.contains("Kernel panic"), "{seen}"),
+        Fault::Hangs => ensure!(seen.contains("this kernel hangs"), "{seen}"),
+        Fault::None | Fault::LacksModule => {}
+    }
+    site.ready(LONG)?;
+    ensure!(machine.boot_id()? == back && machine.kernel()? == *old, "it did not stay on the old kernel");
+    let (kernels, said) = (site.kernels()?, site.status()?);
+    let new = stage.newest()?;
+    let failed = kernels["failed"].as_array().context("nothing is remembered of the failure")?;
+    ensure!(failed.iter().any(|failed| failed["kernel"]["release"] == new), "{kernels}");
+    ensure!(said.contains(&new), "the status does not name the failed kernel:\n{said}");
+    not_tried_again(&site, &back)
+}
+
+/// Waits for a boot of the old kernel other than `boot`.
+fn back_on(site: &Site, old: &str, boot: &str) -> Result<String> {
+    let mut last = boot.to_owned();
+    loop {
+        last = site.machine.rebooted(&last, LONG)?;
+        // A kernel that fails its health check answers before it goes.
+        if site.machine.kernel().is_ok_and(|kernel| kernel == old) {
+            return Ok(last);
+        }
+    }
+}
+
+/// A second run reports the failure and leaves the kernel alone.
+fn not_tried_again(site: &Site, boot: &str) -> Result<()> {
+    site.run("--reboot=auto", 0)?;
+    ensure!(site.machine.boot_id()? == boot, "the failed kernel was tried again");
+    ensure!(site.log().contains("--retry-kernel"), "{}", site.log());
+    Ok(())
+}
