@@ -33,6 +33,7 @@ const ALWAYS: &[(&str, Scenario)] = &[
 /// Part of a full run.
 const FULL: &[(&str, Scenario)] = &[
     ("a_later_kernel_boots_by_default", upgrade::a_later_kernel_boots_by_default),
+    ("bad_kernels_are_what_they_seem", bad::bad_kernels_are_what_they_seem),
     ("a_kernel_that_panics", bad::a_kernel_that_panics),
     ("a_kernel_that_hangs_in_its_initramfs", bad::a_kernel_that_hangs_in_its_initramfs),
     ("a_kernel_that_fails_its_health_check", bad::a_kernel_that_fails_its_health_check),

@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::process::Finished;
 
+/// How long a question that is asked again waits first.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How long one read waits for more.
 const SLICE: Duration = Duration::from_millis(200);
 
@@ -39,18 +41,43 @@ impl Agent {
 
     /// Runs a shell script inside. Without an answer within `limit` the machine is down or busy, and the script may still go on.
     pub(super) fn run(&mut self, script: &str, limit: Duration) -> Result<Finished> {
+        self.send(script)?;
+        match self.answered(self.number, limit)? {
+            Some(finished) => Ok(finished),
+            None => bail!("the machine did not answer within {limit:?}: {}", script.lines().next().unwrap_or_default()),
+        }
+    }
+
+    /// Asks again and again, as a machine that goes down takes questions with it, and takes the answer to any of them: a busy machine
+    /// may need longer for one than the time between two.
+    pub(super) fn ask(&mut self, script: &str, limit: Duration) -> Result<Finished> {
+        let (first, start) = (self.number + 1, Instant::now());
+        while start.elapsed() < limit {
+            self.send(script)?;
+            if let Some(finished) = self.answered(first, AGAIN)? {
+                return Ok(finished);
+            }
+        }
+        bail!("the machine's agent did not answer within {limit:?}")
+    }
+
+    fn send(&mut self, script: &str) -> Result<()> {
         self.number += 1;
         let line = format!("{} {}\n", self.number, STANDARD.encode(script));
-        self.stream.write_all(line.as_bytes()).context("writing to the machine's agent")?;
+        self.stream.write_all(line.as_bytes()).context("writing to the machine's agent")
+    }
+
+    /// The answer to one of the questions from number `first` on.
+    fn answered(&mut self, first: u64, limit: Duration) -> Result<Option<Finished>> {
         let start = Instant::now();
         loop {
             while let Some(line) = self.line() {
-                if let Some(finished) = answer(&line, self.number) {
-                    return finished;
+                if let Some(finished) = answer(&line, first) {
+                    return finished.map(Some);
                 }
             }
             if start.elapsed() > limit {
-                bail!("the machine did not answer within {limit:?}: {}", script.lines().next().unwrap_or_default());
+                return Ok(None);
             }
             self.fill()?;
         }
@@ -76,11 +103,11 @@ impl Agent {
     }
 }
 
-/// What a line says, when it answers `number`; others are answers that nobody waits for any more.
-fn answer(line: &str, number: u64) -> Option<Result<Finished>> {
+/// What a line says, when it answers `first` or a later question; others are answers that nobody waits for any more.
+fn answer(line: &str, first: u64) -> Option<Result<Finished>> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [first, code, stdout, stderr] = words.as_slice() else { return None };
-    if first.parse() != Ok(number) {
+    let [number, code, stdout, stderr] = words.as_slice() else { return None };
+    if number.parse::<u64>().ok()? < first {
         return None;
     }
     let read = |word: &str| -> Result<String> {

@@ -18,6 +18,15 @@ pub(super) const FILES: &[(&str, &str, u32)] = &[
     ("etc/modprobe.d/bed.conf", MODULES, 0o644),
     ("etc/default/grub", GRUB, 0o644),
     ("etc/systemd/journald.conf.d/bed.conf", "[Journal]\nStorage=persistent\nSyncIntervalSec=5s\n", 0o644),
+    (
+        "etc/systemd/system.conf.d/bed.conf",
+        "[Manager]\nDefaultTimeoutStartSec=15min\nDefaultDeviceTimeoutSec=15min\n",
+        0o644,
+    ),
+    ("etc/systemd/system/systemd-journald.service.d/bed.conf", PATIENT, 0o644),
+    ("etc/systemd/system/systemd-logind.service.d/bed.conf", PATIENT, 0o644),
+    ("etc/systemd/system/systemd-networkd.service.d/bed.conf", PATIENT, 0o644),
+    ("etc/systemd/system/systemd-udevd.service.d/bed.conf", PATIENT, 0o644),
     ("etc/systemd/system/bed-agent.service", AGENT_UNIT, 0o644),
     ("usr/local/sbin/bed-agent", AGENT, 0o755),
 ];
@@ -38,6 +47,9 @@ const INITRAMFS: &str = "MODULES=list\nCOMPRESS=gzip\nCOMPRESSLEVEL=1\n";
 
 /// What an emulated processor and board make Debian load, to no use.
 const MODULES: &str = "blacklist powernow_k8\nblacklist bochs\nblacklist floppy\nblacklist pcspkr\nblacklist psmouse\nblacklist i2c_piix4\n";
+
+/// Where the machine below is busy, an emulated one stands still for minutes: that is no failure of its services.
+const PATIENT: &str = "[Service]\nWatchdogSec=0\nTimeoutStartSec=15min\n";
 
 /// Debian's own file but for the console and the time-out.
 const GRUB: &str = "GRUB_DEFAULT=0\nGRUB_TIMEOUT=1\nGRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX_DEFAULT=\"\"\n\

@@ -219,8 +219,8 @@ impl Machine {
 
     /// Waits for a boot other than `before`, and hands back its identity.
     pub fn rebooted(&self, before: &str, limit: Duration) -> Result<String> {
-        wait::until("another boot", limit, || {
-            let now = self.on(|power| answer(power, Duration::from_secs(5)))?;
+        wait::patiently("another boot", limit, || {
+            let now = self.on(|power| answer(power, Duration::from_secs(60)))?;
             ensure!(now != before, "still the same boot");
             Ok(now)
         })
@@ -230,7 +230,7 @@ impl Machine {
     /// Waits until systemd has started what it can.
     pub fn settled(&self, limit: Duration) -> Result<()> {
         self.on(|power| answer(power, limit)).with_context(|| self.console(60))?;
-        wait::until("the machine to be running", limit, || {
+        wait::patiently("the machine to be running", limit, || {
             let state = self.run_for("systemctl is-system-running", Duration::from_secs(60))?.stdout;
             match state.trim() {
                 "running" => Ok(()),
@@ -284,18 +284,8 @@ impl Drop for Machine {
 
 /// Asks the agent for the boot's identity until it answers.
 fn answer(power: &mut Power, limit: Duration) -> Result<String> {
-    let mut asked = Ok(String::new());
-    let _ = wait::until("the machine's agent", limit, || {
-        if !power.alive() {
-            asked = Err(anyhow::anyhow!("QEMU has ended"));
-            return Ok(());
-        }
-        let said = power.agent.run("cat /proc/sys/kernel/random/boot_id", Duration::from_secs(5));
-        asked = said.map(|said| said.stdout.trim().to_owned());
-        ensure!(asked.is_ok(), "no answer");
-        Ok(())
-    });
-    asked
+    let said = power.agent.ask("cat /proc/sys/kernel/random/boot_id", limit)?;
+    Ok(said.stdout.trim().to_owned())
 }
 
 /// At most 15 characters; none of the first letters that [`Bed::foreign`] takes for an address.

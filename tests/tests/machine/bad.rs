@@ -1,14 +1,40 @@
 //! Bad kernels: the machine comes back on the old one by itself, says so, and is usable.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use e2e::Process;
 use e2e::machine::Fault;
+use e2e::machine::kernel::{self, LACKING};
 use e2e::measure::seconds;
 use e2e::output::say;
 
 use super::site::{LONG, Site};
 use super::stage::Stage;
+
+/// The packages are what the scenarios take them for: installable beside the old kernel, and bad in just one way.
+pub(crate) fn bad_kernels_are_what_they_seem(stage: &Stage) -> Result<()> {
+    let (archive, name) = (stage.archive()?, stage.archive()?.newest_kernel()?);
+    let original = archive.download(&name, &stage.path("seem/original")?)?;
+    let field = |package: &Path, field: &str| Process::new("dpkg-deb").arg("-f").arg(package).arg(field).text();
+    for (fault, script) in
+        [(Fault::None, false), (Fault::Panics, true), (Fault::Hangs, true), (Fault::LacksModule, false)]
+    {
+        let package = kernel::repack(&original, fault, &stage.path("seem/repacked")?)?;
+        ensure!(kernel::release(&package)? == stage.newest()?);
+        let (before, now) = (field(&original, "Version")?, field(&package, "Version")?);
+        Process::new("dpkg").args(["--compare-versions", &now, "gt", &before]).run()?;
+        ensure!(field(&package, "Depends")? == field(&original, "Depends")?);
+        let files = Process::new("dpkg-deb").arg("-c").arg(&package).text()?;
+        let has = |part: &str| files.lines().any(|line| line.contains(part));
+        ensure!(has("/boot/vmlinuz-") && has("/ip_vs.ko") && has("/virtio_blk.ko") && has("/overlay.ko"), "{fault:?}");
+        ensure!(has(&format!("/{LACKING}.ko")) == (fault != Fault::LacksModule), "{fault:?}");
+        ensure!(has("initramfs-tools/scripts/init-premount/bed-") == script, "{fault:?}");
+        ensure!(!has("/kernel/sound/"), "{fault:?}");
+    }
+    Ok(())
+}
 
 pub(crate) fn a_kernel_that_panics(stage: &Stage) -> Result<()> {
     comes_back(stage, Fault::Panics)

@@ -66,7 +66,7 @@ fn right_after_the_reboot_on(stage: &Stage, site: &Site) -> Result<()> {
     let kernels = site.kernels()?;
     ensure!(kernels["failed"].as_array().is_some_and(|failed| !failed.is_empty()), "{kernels}");
     site.run("--reboot=auto --retry-kernel", 5)?;
-    wait::until("the new kernel at the second try", LONG, || {
+    wait::patiently("the new kernel at the second try", LONG, || {
         ensure!(machine.boot_id().is_ok() && machine.kernel()? == new, "not yet");
         Ok(())
     })?;
@@ -97,7 +97,7 @@ fn repaired(stage: &Stage, site: &Site) -> Result<()> {
     machine.mount("bundle", "/mnt")?;
     // What goes on in the background may have armed it already.
     site.start("--reboot=auto")?;
-    wait::until("the new kernel", LONG, || {
+    wait::patiently("the new kernel", LONG, || {
         machine.boot_id()?;
         let kernel = machine.kernel()?;
         ensure!(kernel == new, "it runs {kernel}");

@@ -52,8 +52,7 @@ impl Site {
 
     /// Waits for the installer's end and hands back its exit code.
     pub(crate) fn ended(&self, limit: Duration) -> Result<i32> {
-        let code = wait::until("the installer's end", limit, || {
-            std::thread::sleep(Duration::from_secs(2));
+        let code = wait::patiently("the installer's end", limit, || {
             let code = self.machine.run("cat /root/install.code")?.stdout;
             Ok(code.trim().parse::<i32>()?)
         });
@@ -92,7 +91,7 @@ impl Site {
 
     /// Waits until a kernel is on trial and its entry is set in the boot loader.
     pub(crate) fn armed(&self, limit: Duration) -> Result<()> {
-        let armed = wait::until("the kernel to be armed", limit, || {
+        let armed = wait::patiently("the kernel to be armed", limit, || {
             let state = self.kernels()?;
             ensure!(state["trial"]["stage"] == "armed", "the state is {state}");
             Ok(())
@@ -110,8 +109,7 @@ impl Site {
     pub(crate) fn ready(&self, limit: Duration) -> Result<()> {
         let kubectl = format!("{KUBECTL} --kubeconfig /etc/sealift/admin.conf");
         let what = r#"get nodes -o jsonpath='{.items[*].status.conditions[?(@.type=="Ready")].status}'"#;
-        let ready = wait::until("the node to be Ready", limit, || {
-            std::thread::sleep(Duration::from_secs(2));
+        let ready = wait::patiently("the node to be Ready", limit, || {
             let going_on = self.machine.try_run("test -e /etc/systemd/system/sealift-resume.service")?.success();
             let status = self.machine.run_for(&format!("{kubectl} {what}"), Duration::from_secs(120))?.stdout;
             ensure!(status == "True" && !going_on, "Ready is `{status}`, in the background: {going_on}");

@@ -124,7 +124,7 @@ impl Stage {
         let make = || {
             let site = self.site(Fault::None, EXACT)?;
             site.start("--reboot=auto")?;
-            wait::until("the kernel step", LONG, || {
+            wait::patiently("the kernel step", LONG, || {
                 let begun =
                     site.events()?.iter().any(|event| event["event"] == "step-started" && event["step"] == "kernel");
                 ensure!(begun, "not yet");

@@ -79,5 +79,5 @@ pub(crate) fn a_later_kernel_boots_by_default(stage: &Stage) -> Result<()> {
     machine.rebooted(&boot, BOOT)?;
     let expected = newest.trim_start_matches("linux-image-");
     ensure!(machine.kernel()? == expected, "it runs {}, not {expected}", machine.kernel()?);
-    wait::until("the node to be Ready on it", LONG, || site.ready(Duration::from_secs(60)))
+    wait::patiently("the node to be Ready on it", LONG, || site.ready(Duration::from_secs(60)))
 }
