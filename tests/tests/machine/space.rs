@@ -8,7 +8,7 @@ use super::stage::Stage;
 
 /// Holds dpkg's lock as dpkg does (fcntl) until it is ended.
 const HOLDER: &str = "perl -e 'use Fcntl; open(my $f, \"+>>\", \"/var/lib/dpkg/lock\") or die; \
-    fcntl($f, F_SETLK, pack(\"ssx4qqi\", F_WRLCK, 0, 0, 0, 0)) or die; $|=1; print \"held\\n\"; sleep 100000'";
+    my $l = pack(\"ssx4qqi\", F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; $|=1; print \"held\\n\"; sleep 100000'";
 
 /// Runs the installer to a refusal (exit code 1 or 3) that says one of these words, and proves that nothing is broken.
 fn refused(stage: &Stage, site: &Site, words: &[&str]) -> Result<()> {
