@@ -43,7 +43,7 @@ if runs unit; then
     tests "unit" cargo test --quiet --workspace --exclude e2e --exclude builder --no-fail-fast
 fi
 if runs builder; then tests "builder" cargo test --quiet -p builder --no-fail-fast; real "builder on real sources" --test builder; fi
-if runs host; then real "host" --test bed --test host; fi
+if runs host; then real "host" --lib --test bed --test host; fi
 for name in machine cluster; do if runs $name; then real $name --test $name; fi; done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

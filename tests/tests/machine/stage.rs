@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::apt_archive::AptArchive;
 use e2e::machine::{Archive, Fault, Image, Machine, kernel};
-use e2e::product::{Product, Programs, Yard};
+use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Bed, machine, wait};
 
 use super::site::{LONG, Site};
@@ -25,7 +26,7 @@ type Shared<T> = OnceLock<Result<T, String>>;
 pub(crate) struct Stage {
     image: Shared<Image>,
     archive: Shared<Archive>,
-    product: Shared<(Yard, Product)>,
+    product: Shared<Product>,
     /// The machine that a scenario leaves to the next one.
     kept: Mutex<Option<Site>>,
     directory: OnceLock<tempfile::TempDir>,
@@ -59,12 +60,17 @@ impl Stage {
         once(&self.image, || Image::base(self.archive()?))
     }
 
-    /// The bundle of the Debian manifest, and the yard that made it.
-    pub(crate) fn product(&self) -> Result<&(Yard, Product)> {
-        once(&self.product, || {
-            let yard = Yard::lay(&Programs::build()?, &self.path("yard")?, None)?;
-            let product = yard.make()?;
-            Ok((yard, product))
+    /// The bundle of the Debian manifest. `$SEALIFT_PRODUCT` names a directory with one that is there already, `installer` and
+    /// `demo.pub` beside it, for work on the scenarios.
+    pub(crate) fn product(&self) -> Result<&Product> {
+        once(&self.product, || match std::env::var_os("SEALIFT_PRODUCT").map(PathBuf::from) {
+            None => Yard::lay(&Programs::build()?, &self.path("yard")?, None)?.make(),
+            Some(there) => Ok(Product {
+                bundle: bundle_in(&there)?,
+                installer: there.join("installer"),
+                key: there.join("demo.pub"),
+                took: Duration::ZERO,
+            }),
         })
     }
 
@@ -112,10 +118,7 @@ impl Stage {
 
     /// Works on a machine that goes on from a checkpoint: the real bundle plugged in, nothing done.
     pub(crate) fn fresh(&self, work: impl FnOnce(&Site) -> Result<()>) -> Result<()> {
-        let make = || {
-            let (_, product) = self.product()?;
-            Site::prepare(self, self.machine()?, product, EXACT)
-        };
+        let make = || Site::prepare(self, self.machine()?, self.product()?, EXACT);
         self.checkpointed("fresh", make, work)
     }
 

@@ -12,8 +12,7 @@ use super::site::{LONG, Site};
 use super::stage::{EXACT, Stage};
 
 pub(crate) fn an_older_kernel_is_replaced_by_one_reboot(stage: &Stage) -> Result<()> {
-    let (_, product) = stage.product()?;
-    let site = Site::prepare(stage, stage.machine()?, product, EXACT)?;
+    let site = Site::prepare(stage, stage.machine()?, stage.product()?, EXACT)?;
     let (machine, old) = (&site.machine, &stage.image()?.kernel);
     ensure!(machine.kernel()? == *old);
     let boot = machine.boot_id()?;
