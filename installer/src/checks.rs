@@ -61,6 +61,7 @@ names! {
     OutOfTreeModules "out-of-tree-modules",
     OverlappingNetworks "overlapping-networks",
     PackageManager "package-manager",
+    Packages "packages",
     Ports "ports",
     Processors "processors",
     Programs "programs",

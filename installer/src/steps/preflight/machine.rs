@@ -64,6 +64,7 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
         }
     }
     findings.extend(packaged(context));
+    findings.extend(packages(context));
     findings.extend(limits(context));
     findings
 }
@@ -88,6 +89,25 @@ fn packaged(context: &Context<'_>) -> Vec<Finding> {
             format!("it, for the component `{name}`"),
             format!("install the package that brings it; the bundle has it in `packages-{}`", share.distribution),
         )
+    });
+    refused.collect()
+}
+
+/// Packages of the bundle that this host cannot take, by its own package database.
+fn packages(context: &Context<'_>) -> Vec<Finding> {
+    let name = CheckName::Packages;
+    let (_, work) = match os_packages::work_on(context) {
+        Ok(Some(work)) => work,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            let needed = "one that can be read";
+            let advice = "repair it with the distribution's tools";
+            return vec![Finding::refused(name, "package database", format!("{error:#}"), needed, advice)];
+        }
+    };
+    let refused = work.problems.into_iter().map(|problem| {
+        let subject = format!("package `{}`", problem.package);
+        Finding::refused(name, subject, problem.text, "a host that the bundle's packages fit", problem.hint)
     });
     refused.collect()
 }

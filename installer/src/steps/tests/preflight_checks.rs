@@ -1,10 +1,10 @@
 //! Every check of preflight fires on a host that gives it a reason, and is silent on one that does not.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bundle::component::{Kind, Role};
+use bundle::component::{Kind, Package, Relations, Role};
 use jiff::Timestamp;
 
 use super::{Bed, disk};
@@ -320,6 +320,28 @@ const REASONS: &[Reason] = &[
         |bed| bed.facts.package_managers.push("`apt` (process 7) is running".to_owned()),
         Verdict::Limit,
         "this run installs no packages",
+    ),
+    (
+        CheckName::Packages,
+        |bed| {
+            let mut packages =
+                bundle::fake::component("packages-debian-12", "1", Kind::Packages, &[Role::Master]).unwrap();
+            packages.distribution = Some("debian-12".to_owned());
+            packages.packages.push(Package {
+                name: "jq".to_owned(),
+                version: "1.6-1".to_owned(),
+                file: "jq_1.6-1_amd64.deb".to_owned(),
+                sha256: bundle::Digest::of(b"jq"),
+                size: 2,
+                architecture: "amd64".to_owned(),
+                relations: Relations { depends: "libc6 (>= 2.34)".to_owned(), ..Relations::default() },
+            });
+            bed.components.push(packages);
+            let status = b"Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.31-1\n";
+            bed.host.write(Path::new("/var/lib/dpkg/status"), status, 0o644).unwrap();
+        },
+        Verdict::Refused,
+        "it needs libc6 (>= 2.34); the host has libc6 2.31-1",
     ),
 ];
 
