@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Runs all suites: scripts/test.sh; with all of `machine`: scripts/test.sh full; or one: scripts/test.sh unit|builder|host|machine|cluster
-# Ends with one line `N passed, N failed`.
+# All suites, or with all of `machine` (`full`), or one: scripts/test.sh [full|unit|builder|host|machine|cluster]; ends with `N passed, N failed`
 #   unit     formatting, lints, licences, scripts, the tests of bundle and installer (no root)
 #   builder  the builder's own tests; then the real one on the Debian manifest and on local registries, archives, repositories (root)
 #   host     throwaway systemd hosts: the bed itself, then a master from bundle to pod (root)
@@ -13,8 +12,8 @@ suites="full|unit|builder|host|machine|cluster"
 [[ "|all|$suites|" == *"|$suite|"* ]] || { echo "usage: scripts/test.sh [$suites]" >&2; exit 2; }
 if [[ $suite == full || $suite == machine ]]; then export SEALIFT_FULL=1; fi
 scripts/prerequisites.sh
-passed=0 failed=0 log=$(mktemp) # hosts of an interrupted run go at the end of this one
-trap 'rm -f "$log"; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
+passed=0 failed=0 log=$(mktemp) machine= # hosts of an interrupted run go at the end of this one
+trap 'rm -f "$log"*; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
 
 check() { # NAME PROGRAM...: one test
     echo "== $1"
@@ -24,12 +23,12 @@ tests() { # NAME PROGRAM...: as many tests as its result lines say
     local status=0 ok bad
     echo "== $1"
     "${@:2}" 2>&1 | tee "$log" || status=$?
-    ok=$(awk '/^test result:/ { sum += $4 } END { print sum + 0 }' "$log")
-    bad=$(awk '/^test result:/ { sum += $6 } END { print sum + 0 }' "$log")
+    read -r ok bad < <(awk '/^test result:/ { ok += $4; bad += $6 } END { print ok + 0, bad + 0 }' "$log")
     if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; echo "FAILED: $1"; fi
     passed=$((passed + ok)) failed=$((failed + bad))
 }
 runs() { [[ $suite == all || $suite == full || $suite == "$1" ]]; }
+ended() { tail --pid="$machine" -n +1 -f "$log.out"; return "$(cat "$log.end")"; }
 real() { tests "$1" cargo test --quiet -p e2e --no-fail-fast "${@:2}"; }
 small() { ! cargo tree --quiet -p installer -e normal --prefix none | grep -E '^(tokio|async-std|hyper|reqwest|ureq) '; }
 short() { ! wc -l scripts/*.sh .ci/run | awk '$2 != "total" && $1 >= 50' | grep .; }
@@ -44,6 +43,7 @@ if runs unit; then
 fi
 if runs builder; then tests "builder" cargo test --quiet -p builder --no-fail-fast; real "builder on real sources" --test builder; fi
 if runs host; then real "host" --lib --test bed --test host; fi
-for name in machine cluster; do if runs $name; then real $name --test $name; fi; done
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+# Most of `machine` is computing, most of `cluster` is waiting: they run beside each other.
+if runs machine; then { end=0; cargo test --quiet -p e2e --test machine &>"$log.out" || end=$?; echo $end >"$log.end"; } & machine=$!; fi
+if runs cluster; then real cluster --test cluster; fi; if runs machine; then tests machine ended; fi
+echo "$passed passed, $failed failed"; [ "$failed" -eq 0 ]

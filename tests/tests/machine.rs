@@ -25,12 +25,13 @@ use machine::stage::{Scenario, Stage};
 use machine::{bad, bed, cuts, space, upgrade};
 
 /// Part of every run.
-const ALWAYS: &[(&str, Scenario)] = &[("the_machine_proves_itself", bed::the_machine_proves_itself)];
+const ALWAYS: &[(&str, Scenario)] =
+    &[("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot)];
 
 /// Part of a full run.
 const FULL: &[(&str, Scenario)] = &[
-    ("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot),
     ("a_later_kernel_boots_by_default", upgrade::a_later_kernel_boots_by_default),
+    ("the_machine_proves_itself", bed::the_machine_proves_itself),
     ("bad_kernels_are_what_they_seem", bad::bad_kernels_are_what_they_seem),
     ("a_kernel_that_panics", bad::a_kernel_that_panics),
     ("a_kernel_that_hangs_in_its_initramfs", bad::a_kernel_that_hangs_in_its_initramfs),
