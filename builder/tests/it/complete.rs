@@ -159,20 +159,11 @@ const HOST: [&str; 5] = [
     "lib/modules/6.1/kernel/vxlan.ko.xz",
 ];
 
-/// A Debian package with these files, each empty.
+/// The Debian package `host` with these files, each empty.
 fn deb(files: &[&str]) -> Vec<u8> {
-    let mut data = tar::Builder::new(Vec::new());
-    for path in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(0);
-        data.append_data(&mut header, path, &b""[..]).unwrap();
-    }
-    let data = data.into_inner().unwrap();
-    let mut package = ar::Builder::new(Vec::new());
-    for (name, content) in [("debian-binary", &b"2.0\n"[..]), ("data.tar", &data)] {
-        package.append(&ar::Header::new(name.as_bytes().to_vec(), content.len() as u64), content).unwrap();
-    }
-    package.into_inner().unwrap()
+    let files: Vec<(String, Vec<u8>)> = files.iter().map(|path| (format!("/{path}"), Vec::new())).collect();
+    let files: Vec<(&str, Vec<u8>)> = files.iter().map(|(path, content)| (path.as_str(), content.clone())).collect();
+    crate::workshop::deb("host", "1", "amd64", &files)
 }
 
 /// A release in which nothing is missing.
@@ -340,7 +331,7 @@ fn without_a_promise_the_rules_that_need_none_are_asked_and_it_is_said() {
     let workshop = complete();
     workshop.edit("release/demo.toml", "distributions = [\"debian-12\"]", "");
     // No package is opened, and nothing is asked of any host.
-    workshop.write("release/host_1_amd64.deb", b"never opened");
+    workshop.write("release/host_1_amd64.deb", &deb(&[]));
     workshop.write("release/tool", &Forged { versions: &["GLIBC_2.99"], ..PROGRAM }.bytes());
     let (code, said) = outcome(&workshop);
     assert_eq!(code, 0, "{said}");

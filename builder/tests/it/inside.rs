@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::workshop::{Workshop, names, plain, stderr, stdout};
+use crate::workshop::{Workshop, deb, names, plain, stderr, stdout};
 
 fn built() -> Workshop {
     let workshop = Workshop::new(20_000);
@@ -77,7 +77,7 @@ fn a_diff_says_what_changed_and_what_a_transfer_would_carry() {
 
     // Another shell, no beta (which alpha's unit names), another package, a new sequence.
     workshop.write("release/shell", b"#!another");
-    workshop.write("release/tool_1.1-1_amd64.deb", b"!<arch>\nnever opened, and newer");
+    workshop.write("release/tool_1.1-1_amd64.deb", &deb("tool", "1.1-1", "amd64", &[]));
     let package = |name: &str| bundle::Digest::of(&fs_err::read(workshop.path(name)).unwrap()).hex();
     let (before, after) = (package("release/tool_1.0-1_amd64.deb"), package("release/tool_1.1-1_amd64.deb"));
     workshop.edit("release/demo.toml", &before, &after);

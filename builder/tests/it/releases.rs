@@ -15,7 +15,7 @@ use bundle::{Architecture, ComponentName, Digest};
 
 use crate::forged::Forged;
 use crate::rpm_yard::Yard;
-use crate::workshop::{Piece, plain, stderr, stdout, tar_gz};
+use crate::workshop::{Piece, deb, plain, stderr, stdout, tar_gz};
 
 const BOTH: [Architecture; 2] = [Architecture::Amd64, Architecture::Arm64];
 
@@ -115,26 +115,6 @@ fn pins_agree_across_releases_and_versions_belong_together() {
             assert!(listed && (artifact.checksums.is_some() || url.starts_with("image:")), "{url}");
         }
     }
-}
-
-/// A package with these files, as `dpkg-deb` makes it.
-fn deb(name: &str, architecture: Architecture, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let control = format!("Package: {name}\nVersion: 9:1\nArchitecture: {architecture}\nDescription: x\n");
-    let control = tar_gz(&[("./control", Piece::File(control.as_bytes()))]);
-    let names: Vec<String> = files.iter().map(|(path, _)| format!(".{path}")).collect();
-    let pieces: Vec<_> =
-        names.iter().zip(files).map(|(name, (_, content))| (name.as_str(), Piece::File(content))).collect();
-    let mut archive = b"!<arch>\n".to_vec();
-    for (name, content) in
-        [("debian-binary", b"2.0\n".to_vec()), ("control.tar.gz", control), ("data.tar.gz", tar_gz(&pieces))]
-    {
-        archive.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len()).bytes());
-        archive.extend(&content);
-        if content.len() % 2 == 1 {
-            archive.push(b'\n');
-        }
-    }
-    archive
 }
 
 /// Objects that have everything a patch of our manifests changes, and these images.
@@ -240,7 +220,7 @@ impl StandIns<'_> {
         let (content, version, path, proof) = if scheme == "apt" {
             let files: Vec<_> = paths.iter().map(|path| (*path, Self::program(path, architecture))).collect();
             let path = format!("pool/{name}_1_{architecture}.deb");
-            (deb(name, architecture, &files), "9:1", path, format!("apt:x/main/{architecture}"))
+            (deb(name, "9:1", &architecture.to_string(), &files), "9:1", path, format!("apt:x/main/{architecture}"))
         } else {
             let file = format!("{name}-1.0-1.el9.x86_64.rpm");
             let content = fs_err::read(self.yard.workshop.path(&format!("repo/{file}"))).unwrap();

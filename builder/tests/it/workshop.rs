@@ -52,6 +52,24 @@ pub(crate) fn bytes(seed: u32, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+/// A package with these files, as `dpkg-deb` makes it.
+pub(crate) fn deb(name: &str, version: &str, architecture: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let control = format!("Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nDescription: x\n");
+    let control = tar_gz(&[("./control", Piece::File(control.as_bytes()))]);
+    let names: Vec<String> = files.iter().map(|(path, _)| format!(".{path}")).collect();
+    let pieces: Vec<_> =
+        names.iter().zip(files).map(|(name, (_, content))| (name.as_str(), Piece::File(content))).collect();
+    let mut package = ar::Builder::new(Vec::new());
+    for (name, content) in
+        [("debian-binary", b"2.0\n".to_vec()), ("control.tar.gz", control), ("data.tar.gz", tar_gz(&pieces))]
+    {
+        let mut header = ar::Header::new(name.into(), content.len() as u64);
+        header.set_mode(0o100_644);
+        package.append(&header, content.as_slice()).unwrap();
+    }
+    package.into_inner().unwrap()
+}
+
 impl Workshop {
     /// Two programs out of one archive, a container and a package; everything by digest.
     pub(crate) fn new(size: usize) -> Self {
@@ -64,7 +82,7 @@ impl Workshop {
         ]);
         workshop.write("release/server.tar.gz", &archive);
         workshop.write("release/shell", b"#!static");
-        workshop.write("release/tool_1.0-1_amd64.deb", b"!<arch>\nnever opened");
+        workshop.write("release/tool_1.0-1_amd64.deb", &deb("tool", "1.0-1", "amd64", &[]));
         let digest = |name: &str| Digest::of(&fs_err::read(workshop.path(name)).unwrap()).hex();
         let manifest = format!(
             r#"name = "demo"
