@@ -57,6 +57,8 @@ fn no_pin_is_left(site: &Site) -> Result<()> {
         .machine
         .run("grub-editenv - list; ls /etc/default/grub.d /etc/systemd/system | grep -i sealift-trial || true")?;
     ensure!(!left.stdout.contains("next_entry=g") && !left.stdout.contains("sealift-trial"), "{}", left.stdout);
+    let left = site.machine.run_for("lsinitramfs /boot/initrd.img-$(uname -r) | grep sealift", LONG)?.stdout;
+    ensure!(left.is_empty(), "every later boot would end after the trial's time: {left}");
     Ok(())
 }
 

@@ -51,6 +51,11 @@ impl Initramfs {
         self.0.iter().any(|path| path == "init" || path.ends_with("/init"))
     }
 
+    /// Whether a file is in it.
+    pub fn has(&self, path: &str) -> bool {
+        self.0.iter().any(|found| found.trim_start_matches("./") == path)
+    }
+
     /// Modules that are neither in it nor part of the kernel image (`builtin`: text of the kernel's `modules.builtin`).
     pub fn lacks<'a>(&self, modules: &'a BTreeSet<String>, builtin: &str) -> Vec<&'a str> {
         let name = |path: &str| {

@@ -24,6 +24,10 @@ pub(super) fn judge(context: &Context<'_>, state: &mut State, mut trial: Trial) 
     if !reasons.is_empty() {
         let verdict = reasons.join("; ");
         context.warn(format!("Linux {} is not accepted: {verdict}", trial.kernel.release));
+        // The way back is looked at before it is taken: a default that is not the old kernel would lead here again.
+        if let (Some(grub), Some(pin)) = (Grub::find(context.host)?, &state.pin) {
+            grub.set_default(context.host, &pin.entry)?;
+        }
         trial.verdict = Some(verdict);
         state.trial = Some(trial);
         return state.write(context.host);
@@ -82,22 +86,23 @@ fn proof(host: &Host, trial: &Trial) -> Result<Vec<String>> {
 
 /// In this order a power cut at any point boots a kernel that was accepted: the default first, then the record, then what
 /// forces back, then the pin.
-fn accept(context: &Context<'_>, state: &mut State, trial: &Trial) -> Result<()> {
+fn accept(context: &Context<'_>, state: &mut State, tried: &Trial) -> Result<()> {
     let host = context.host;
-    let release = &trial.kernel.release;
+    let release = &tried.kernel.release;
     if let (Some(grub), Some(pinned)) = (Grub::find(host)?, state.pin.clone()) {
         let entry = pin::entry(host, &grub, release)?;
-        if trial.fallback != Fallback::Nothing {
+        if tried.fallback != Fallback::Nothing {
             grub.set_default(host, &entry.id).context("making the accepted kernel the default")?;
         }
         state.pin = Some(Pin { release: release.clone(), entry: entry.id, ..pinned });
     }
     let build = arm::build(host)?;
-    context.note(format!("Linux {release} is accepted ({build}): this host is as well as on Linux {}", trial.before));
-    state.accepted = Some(Accepted { kernel: trial.kernel.clone(), build, time: host.now() });
+    context.note(format!("Linux {release} is accepted ({build}): this host is as well as on Linux {}", tried.before));
+    state.accepted = Some(Accepted { kernel: tried.kernel.clone(), build, time: host.now() });
     state.trial = None;
     state.write(host)?;
-    if trial.closed {
+    trial::disarm(host)?;
+    if tried.closed {
         reopen(context, release);
     }
     clear(context, state)
@@ -119,6 +124,9 @@ pub(super) fn leftovers(context: &Context<'_>, state: &State) -> Result<Vec<Chan
     if trial::is_left(context.host)? {
         changes.push(Change::new("remove what watched over a kernel's trial"));
     }
+    if let Some(release) = &state.countdown {
+        changes.push(Change::new(format!("make the initramfs of Linux {release} anew, without the trial's countdown")));
+    }
     if let Some(pin) = removable(context.host, state)? {
         changes.push(Change::new(format!(
             "remove {}: the boot menu boots Linux {} by itself, and later kernels of the distribution after it",
@@ -134,12 +142,31 @@ pub(super) fn clear(context: &Context<'_>, state: &mut State) -> Result<()> {
     if trial::is_left(context.host)? {
         trial::disarm(context.host)?;
     }
+    if let Err(error) = rebuild(context.host, state) {
+        let release = state.countdown.take().unwrap_or_default();
+        if state.accepted.as_ref().is_some_and(|accepted| accepted.kernel.release == release) {
+            return Err(error);
+        }
+        // Nothing boots this one by itself.
+        context.warn(format!(
+            "Linux {release}, which was not accepted, still counts down when somebody boots it: {error:#}"
+        ));
+        state.write(context.host)?;
+    }
     if removable(context.host, state)?.is_some()
         && let Some(grub) = Grub::find(context.host)?
     {
         pin::unpin(context.host, &grub, state)?;
     }
     Ok(())
+}
+
+/// The initramfs of the kernel that was on trial, as the distribution makes it.
+pub(super) fn rebuild(host: &Host, state: &mut State) -> Result<()> {
+    let Some(release) = state.countdown.clone() else { return Ok(()) };
+    trial::rebuild(host, &release)?;
+    state.countdown = None;
+    state.write(host)
 }
 
 /// The pin, when it has done its work: the pinned kernel is what the distribution boots by itself. Not while a kernel is on

@@ -56,8 +56,15 @@ pub(super) fn whole(context: &Context<'_>, state: &mut State, kernel: Identity) 
         }
         None => None,
     };
-    trial::prepare_initramfs(host, &kernel.release, context.config.kernel.trial)?;
+    if trial::has_initramfs_tools(host)? {
+        state.countdown = Some(kernel.release.clone());
+        state.write(host)?;
+        trial::prepare_initramfs(host, &kernel.release, context.config.kernel.trial)?;
+    }
     install_missing(context, component)?;
+    if state.countdown.is_some() {
+        trial::pack_countdown(host, &kernel.release)?;
+    }
     if let (Some(grub), Some(entry)) = (&grub, &running) {
         if grub.menu(host)?.of(&kernel.release).is_none() {
             grub.regenerate(host)?;
@@ -79,6 +86,7 @@ pub(super) fn whole(context: &Context<'_>, state: &mut State, kernel: Identity) 
         verdict: None,
         snapshot: Snapshot::take(context)?,
         closed,
+        ignored: 0,
     };
     arm(context, state, trial)
 }
@@ -86,6 +94,9 @@ pub(super) fn whole(context: &Context<'_>, state: &mut State, kernel: Identity) 
 /// For a trial that is on record and was not armed, or never tried: the same kernel, from this boot.
 pub(super) fn again(context: &Context<'_>, state: &mut State) -> Result<()> {
     let mut trial = state.trial.clone().context("no kernel is on trial")?;
+    if trial.stage == Stage::Armed && trial.boot_id != boot_id(context.host)? {
+        trial.ignored += 1;
+    }
     let component = goal::component(context).context("the bundle brings no kernel for this host")?;
     let grub = Grub::find(context.host)?;
     install_missing(context, component)?;

@@ -177,9 +177,19 @@ fn give_up(context: &Context<'_>, state: &mut State, trial: Trial, reason: Strin
         accept::reopen(context, &before);
     }
     trial::disarm(context.host)?;
+    // Without a way back the new kernel was made the default; where a person has found one, it stays.
+    if let (Fallback::Nothing, Some(grub), Some(pin)) = (trial.fallback, Grub::find(context.host)?, &state.pin) {
+        grub.set_default(context.host, &pin.entry)?;
+    }
+    if let Some(grub) = Grub::find(context.host)?
+        && grub.environment(context.host)?.next().is_some()
+    {
+        grub.unset(context.host, "next_entry")?;
+    }
     state.failed.push(Failed { kernel: trial.kernel, reason, time: context.host.now() });
     state.trial = None;
-    state.write(context.host)
+    state.write(context.host)?;
+    accept::clear(context, state)
 }
 
 /// Whether this host waits for the reboot that tries a kernel: nothing can go on before.
@@ -206,6 +216,10 @@ pub fn forget(host: &Host) -> Result<(Vec<String>, Vec<String>)> {
     if trial::is_left(host)? {
         trial::disarm(host)?;
         done.push("remove what watched over a kernel's trial".to_owned());
+    }
+    if let Some(release) = state.countdown.clone() {
+        accept::rebuild(host, &mut state)?;
+        done.push(format!("make the initramfs of Linux {release} anew, without the trial's countdown"));
     }
     if let (Some(pin), Some(grub)) = (state.pin.clone(), Grub::find(host)?) {
         if pin::can_go(host, &grub, &pin.release)? {

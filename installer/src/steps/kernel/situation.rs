@@ -40,6 +40,10 @@ pub(super) fn situation(trial: &Trial, seen: &Seen) -> Situation {
         (None, true, _) => Situation::Running,
         (None, false, false) if trial.stage == Stage::Armed && seen.set => Situation::Armed,
         (None, false, false) => Situation::ToArm,
+        // A second boot that does not care for what was set: another boot loader reads something else, and would for ever.
+        (None, false, true) if seen.set && trial.stage == Stage::Armed && trial.ignored > 0 => {
+            Situation::Failed("the boot loader does not boot the entry that it was told to boot once".to_owned())
+        }
         (None, false, true) if seen.set || trial.stage == Stage::Arming => Situation::ToArm,
         (None, false, true) => Situation::Failed(unseen(trial)),
     }
@@ -75,7 +79,16 @@ mod tests {
             verdict: verdict.map(str::to_owned),
             snapshot: Snapshot::default(),
             closed: false,
+            ignored: 0,
         }
+    }
+
+    #[test]
+    fn a_boot_loader_that_does_not_listen_is_told_twice_and_no_more() {
+        let seen = Seen { release: "6.1".into(), boot_id: "second".into(), set: true };
+        let trial = |ignored| Trial { ignored, ..trial(Stage::Armed, None) };
+        assert_eq!(situation(&trial(0), &seen), Situation::ToArm);
+        assert!(matches!(situation(&trial(1), &seen), Situation::Failed(reason) if reason.contains("boot loader")));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub pin: Option<Pin>,
     /// Kernels that were tried and failed, oldest first.
     pub failed: Vec<Failed>,
+    /// Release whose initramfs counts down, or may: to be made anew without it once the trial is over.
+    pub countdown: Option<String>,
 }
 
 /// A kernel: what `uname -r` prints, and which build of it.
@@ -66,6 +68,9 @@ pub(super) struct Trial {
     pub snapshot: Snapshot,
     /// Whether this node was closed for new pods and has to be opened again.
     pub closed: bool,
+    /// Reboots after which the boot loader still had the entry that it was to boot.
+    #[serde(default)]
+    pub ignored: u32,
 }
 
 /// How far arming came.

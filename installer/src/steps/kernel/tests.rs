@@ -103,6 +103,7 @@ impl Machine {
             ("umount", ""),
             ("nft -f -", ""),
             ("lsinitramfs", ".\ninit\n"),
+            ("update-initramfs", ""),
         ] {
             fake.on(command, Reply::ok(answer));
         }
@@ -249,6 +250,11 @@ fn a_good_kernel_is_pinned_against_tried_once_accepted_and_the_menu_given_back()
     let state = machine.state();
     assert_eq!(state.accepted.unwrap().build, "#1 new");
     assert_eq!((state.trial, state.pin, state.failed.len()), (None, None, 0));
+    // Its initramfs would count down at every later boot, too: the last one that was made is one without.
+    let operations = machine.bed.host.fake().operations();
+    let last = |what: &str| operations.iter().rposition(|line| line.contains(what));
+    assert_eq!(state.countdown, None);
+    assert!(last(&format!("run update-initramfs -u -k {NEW}")) > last("init-top/sealift-trial"), "{operations:?}");
     assert_eq!([machine.boot(), machine.boot()], [NEW, NEW]);
     // A later kernel of the distribution, installed by hand, boots by itself.
     machine.bed.put("/boot/vmlinuz-6.1.0-60-amd64", "later");
@@ -532,7 +538,8 @@ fn reset_gives_the_menu_back_unless_that_boots_a_kernel_that_failed() {
     machine.run().unwrap().unwrap();
     // Before the reboot: the trial is given up, and the pin stays, because the new kernel is first in the menu.
     let (done, left) = forget(&machine.bed.host).unwrap();
-    assert_eq!(done, ["give the kernel's trial up", "remove what watched over a kernel's trial"]);
+    assert_eq!(done[..2], ["give the kernel's trial up", "remove what watched over a kernel's trial"]);
+    assert!(done[2].contains("without the trial's countdown"), "{done:?}");
     assert!(left[0].contains(OLD), "{left:?}");
     assert_eq!(machine.boot(), OLD);
     assert_eq!(forget(&machine.bed.host).unwrap().0, [""; 0]);

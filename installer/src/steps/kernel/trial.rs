@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::facts::which;
+use crate::host::boot::Initramfs;
 use crate::host::{Command, Host};
 use crate::steps::file::WantedFile;
 use crate::steps::unit::{UnitState, systemctl, unit_path};
@@ -21,6 +22,10 @@ pub const SERVICE: &str = "sealift-trial.service";
 const SCRIPT: &str = "/etc/initramfs-tools/scripts/init-top/sealift-trial";
 /// The process of that script, once the host is up.
 const COUNTDOWN: &str = "/run/initramfs/sealift-trial.pid";
+/// The script in the list of an initramfs.
+const COUNTDOWN_NAME: &str = "scripts/init-top/sealift-trial";
+/// How long an initramfs may take to be made, on the slowest of machines.
+const INITRAMFS: Duration = Duration::from_secs(1200);
 /// Targets that a host ends in when it cannot start.
 const TARGETS: [&str; 2] = ["emergency.target", "rescue.target"];
 
@@ -168,6 +173,34 @@ pub(super) fn disarm(host: &Host) -> Result<()> {
         host.remove(&path)?;
     }
     systemctl(host, &["daemon-reload"])
+}
+
+fn update_initramfs(host: &Host, release: &str) -> Result<()> {
+    let command = Command::new("update-initramfs").args(["-u", "-k", release]).timeout(INITRAMFS);
+    host.run(&command).with_context(|| format!("making the initramfs of Linux {release} anew"))?;
+    host.run(&Command::new("sync")).map(drop)
+}
+
+/// Packs the countdown into the initramfs of a kernel whose package was there before the script.
+pub(super) fn pack_countdown(host: &Host, release: &str) -> Result<()> {
+    let Some(path) = Initramfs::path(host, release)? else { return Ok(()) };
+    if Initramfs::read(host, &path)?.has(COUNTDOWN_NAME) {
+        return Ok(());
+    }
+    update_initramfs(host, release)
+}
+
+/// Makes the initramfs of a kernel anew without the countdown: it would end every later boot of that kernel as well. Nothing
+/// for a kernel that is not there (any more).
+pub(super) fn rebuild(host: &Host, release: &str) -> Result<()> {
+    end_countdown(host)?;
+    host.remove(Path::new(SCRIPT))?;
+    let Some(path) = Initramfs::path(host, release)? else { return Ok(()) };
+    update_initramfs(host, release)?;
+    if Initramfs::read(host, &path)?.has(COUNTDOWN_NAME) {
+        bail!("`{}` was made anew and still counts down: `update-initramfs -u -k {release}`", path.display());
+    }
+    Ok(())
 }
 
 /// Ends the process that the initramfs started, if it is still that one.
