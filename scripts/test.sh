@@ -42,8 +42,8 @@ if runs unit; then
     tests "unit" cargo test --quiet --workspace --exclude e2e --exclude builder --no-fail-fast
 fi
 if runs builder; then tests "builder" cargo test --quiet -p builder --no-fail-fast; real "builder on real sources" --test builder; fi
-if runs host; then real "host" --lib --test bed --test host; fi
-# Most of `machine` is computing, most of `cluster` is waiting: they run beside each other.
+# Most of `machine` is computing, most of `host` and `cluster` is waiting: they run beside each other.
 if runs machine; then { end=0; cargo test --quiet -p e2e --test machine &>"$log.out" || end=$?; echo $end >"$log.end"; } & machine=$!; fi
+if runs host; then real "host" --lib --test bed --test host; fi
 if runs cluster; then real cluster --test cluster; fi; if runs machine; then tests machine ended; fi
 echo "$passed passed, $failed failed"; [ "$failed" -eq 0 ]

@@ -115,7 +115,8 @@ impl Keeper {
         }
         for service in SERVICES {
             let state = UnitState::read(host, service)?;
-            if state.is_active() || state.is_coming() {
+            // Also one that is down for the moment: what came with the bundle was disabled, so enabled means the operator's.
+            if state.is_active() || state.is_coming() || state.is_enabled() {
                 return Ok(Self::Other);
             }
         }

@@ -14,7 +14,7 @@ use bundle::component::{Kind, Package};
 use bundle::{Component, debian_version, rpm_version};
 
 use crate::context::Context;
-use crate::host::packages::{self, Archive, Database, Family, Mode, State, policy, services};
+use crate::host::packages::{self, Archive, Database, Family, Installed, Mode, State, policy, services};
 use crate::host::{Command, Host};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
@@ -29,7 +29,9 @@ pub use work::{Problem, Work};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a host that runs no pods needs of the closure; the rest is for kube-proxy, the kubelet and their like.
-const WITHOUT_PODS: &[&str] = &["chrony"];
+const WITHOUT_PODS: &[&str] = &[CLOCK];
+/// The bundle's time service.
+const CLOCK: &str = "chrony";
 
 /// Units whose work Sealift's own do, by the package that brings them.
 const REPLACED: &[(&str, &str)] = &[
@@ -63,10 +65,20 @@ pub fn of_bundle<'a>(share: Share<'_>, components: &'a [Component]) -> Vec<&'a P
     components.flat_map(|component| &component.packages).collect()
 }
 
+/// Whether a package of the host keeps the time: beside it the bundle's own is neither needed nor, on Debian, possible (it
+/// conflicts with all that provide `time-daemon`, such as systemd-timesyncd).
+fn keeps_time(name: &str, entry: &Installed) -> bool {
+    let provides = entry.provides.iter().any(|text| text.split([' ', '(']).next() == Some("time-daemon"));
+    name != CLOCK && entry.state.is_whole() && (provides || ["ntp", "ntpsec", "openntpd"].contains(&name))
+}
+
 /// What is to be done about them on a host with this database.
 fn work<'a>(share: Share<'_>, database: &Database, components: &'a [Component]) -> Work<'a> {
     let pods = share.roles.run_pods();
-    let wanted = |package: &Package| pods || WITHOUT_PODS.contains(&package.name.as_str());
+    let timed = database.all().any(|(name, entry)| keeps_time(name, entry));
+    let wanted = |package: &Package| {
+        (pods || WITHOUT_PODS.contains(&package.name.as_str())) && !(timed && package.name == CLOCK)
+    };
     Work::of(database, &of_bundle(share, components), &wanted)
 }
 

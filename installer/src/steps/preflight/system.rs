@@ -6,6 +6,7 @@ use bundle::component::Kind;
 
 use super::finding::Finding;
 use crate::checks::CheckName;
+use crate::config::KernelPolicy;
 use crate::config::host::Selinux;
 use crate::context::Context;
 use crate::distro;
@@ -189,7 +190,11 @@ fn secure_boot(context: &Context<'_>) -> Option<Finding> {
     }
     let found = format!("on, and {} of the bundle is not signed for it", unsigned.join(", "));
     let advice = "use the distribution's signed kernel, or switch Secure Boot off in the firmware";
-    Some(Finding::limit(name, subject, found, "that kernel does not start here").advise(advice))
+    if context.config.kernel.policy == KernelPolicy::Keep {
+        return Some(Finding::limit(name, subject, found, "that kernel would not start here").advise(advice));
+    }
+    // GRUB would stand in its menu until somebody comes: nothing that leads back runs by then.
+    Some(Finding::refused(name, subject, found, "a kernel that this firmware starts", advice))
 }
 
 /// Drivers of others: a new kernel starts without them until somebody builds them for it.

@@ -296,12 +296,15 @@ fn a_firewall_that_is_kept_or_not_active_is_left_alone() {
     assert_eq!(bed.changes(&HostSettings), Vec::<String>::new());
 }
 
+/// Rules of ufw that were there before; the second is not what the cluster needs, and ufw would replace it.
+const OPERATORS: [&str; 2] = ["allow 6443/tcp comment 'api'", "limit 2379/tcp"];
+
 #[test]
 fn ufw_gets_each_rule_with_a_comment_and_gives_it_back() {
     let bed = Bed::new();
     bed.put("/usr/sbin/ufw", "");
     let fake = bed.host.fake();
-    let added: Arc<Mutex<Vec<String>>> = Arc::new(Mutex::new(vec!["allow 6443/tcp comment 'api'".to_owned()]));
+    let added: Arc<Mutex<Vec<String>>> = Arc::new(Mutex::new(OPERATORS.map(str::to_owned).to_vec()));
     fake.on("ufw status", Reply::ok("Status: active\n\nTo Action From\n"));
     let state = Arc::clone(&added);
     fake.answer("ufw show added", move |_| {
@@ -324,6 +327,7 @@ fn ufw_gets_each_rule_with_a_comment_and_gives_it_back() {
     journal.capture("host-settings", &HostSettings.touches(&bed.context()).unwrap()).unwrap();
     let changes = applied(&bed, "ufw");
     assert!(!changes.iter().any(|change| change.contains("6443")), "it was open: {changes:#?}");
+    assert!(!changes.iter().any(|change| change.contains("2379/tcp")), "it is the operator's: {changes:#?}");
     let all = added.lock().unwrap().clone();
     for rule in [
         "allow 10250/tcp comment 'sealift'",
@@ -335,7 +339,7 @@ fn ufw_gets_each_rule_with_a_comment_and_gives_it_back() {
     for (target, image) in journal.images().filter(|(target, _)| matches!(target, Target::Rule(_))) {
         assert_eq!(image.restore(&bed.host, target).unwrap(), None);
     }
-    assert_eq!(*added.lock().unwrap(), ["allow 6443/tcp comment 'api'"]);
+    assert_eq!(*added.lock().unwrap(), OPERATORS);
 }
 
 /// An nftables of a few lines: one chain that drops, and our rules by handle.

@@ -267,7 +267,7 @@ const REASONS: &[Reason] = &[
             bed.components.push(kernel);
         },
         Verdict::Limit,
-        "linux-image-6.12.9-amd64-unsigned of the bundle is not signed",
+        "that kernel would not start here",
     ),
     (
         CheckName::Clock,

@@ -66,6 +66,11 @@ impl Part for Firewall {
             }
             Active::Ufw => {
                 ufw::missing(context.host, &wanted)?.iter().for_each(|rule| found.change(format!("open {rule}")));
+                for rule in ufw::otherwise(context.host, &wanted)? {
+                    found.limit(format!(
+                        "ufw: the rule `{rule}` is the operator's and stays: the cluster needs that open"
+                    ));
+                }
                 if !wanted.protocols.is_empty() {
                     found.limit("ufw cannot open IP-in-IP (protocol 4): add it to /etc/ufw/before.rules for calico");
                 }

@@ -22,5 +22,23 @@ pub(super) fn missing(host: &Host, wanted: &Wanted) -> Result<Vec<Rule>> {
     let added = ufw_added(host)?;
     let ports = wanted.ports.iter().map(|(port, protocol)| format!("allow {}/{protocol}", port.replace('-', ":")));
     let pods = wanted.pods.iter().map(|pods| format!("allow from {pods}"));
-    Ok(ports.chain(pods).filter(|rule| !added.contains(rule)).map(Rule::Ufw).collect())
+    let missing = ports.chain(pods).filter(|rule| !added.iter().any(|found| subject(found) == subject(rule)));
+    Ok(missing.map(Rule::Ufw).collect())
+}
+
+/// Rules of the operator for what is wanted that do something else than let it through. ufw would replace them, and
+/// their like would be gone after a reset: they stay.
+pub(super) fn otherwise(host: &Host, wanted: &Wanted) -> Result<Vec<String>> {
+    let ports: Vec<String> =
+        wanted.ports.iter().map(|(port, protocol)| format!("{}/{protocol}", port.replace('-', ":"))).collect();
+    let pods = wanted.pods.iter().map(|pods| format!("from {pods}"));
+    let subjects: Vec<String> = ports.into_iter().chain(pods).collect();
+    let mut rules = ufw_added(host)?;
+    rules.retain(|rule| !rule.starts_with("allow ") && subjects.iter().any(|wanted| subject(rule) == wanted));
+    Ok(rules)
+}
+
+/// A rule without its action: `limit 6443/tcp` → `6443/tcp`.
+fn subject(rule: &str) -> &str {
+    rule.split_once(' ').map_or("", |(_, subject)| subject)
 }
