@@ -119,7 +119,8 @@ impl BeforeImage {
         match (target, self) {
             (Target::File(path), image) => return restore_file(host, path, image),
             (Target::Sysctl(name), Self::Sysctl { value }) => {
-                if host.sysctl(name)?.as_deref() != Some(value) {
+                // A setting may have gone with its interface or module.
+                if host.sysctl(name)?.is_some_and(|now| now != *value) {
                     host.set_sysctl(name, value)?;
                 }
             }

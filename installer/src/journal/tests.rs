@@ -143,3 +143,12 @@ fn data_that_grew_in_a_new_directory_is_not_deleted() {
     assert!(left.unwrap().contains("not empty"));
     assert!(host.exists(Path::new("/var/lib/etcd/member/snap/db")).unwrap());
 }
+
+#[test]
+fn a_sysctl_that_is_gone_needs_nothing() {
+    let (_dir, host) = host();
+    let target = Target::Sysctl("net.ipv4.conf.tun0.rp_filter".to_owned());
+    let image = BeforeImage::Sysctl { value: "1".to_owned() };
+    assert_eq!(image.restore(&host, &target).unwrap(), None);
+    assert!(host.fake().operations().is_empty());
+}
