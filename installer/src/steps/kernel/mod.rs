@@ -192,6 +192,12 @@ fn give_up(context: &Context<'_>, state: &mut State, trial: Trial, reason: Strin
     accept::clear(context, state)
 }
 
+/// Whether the running kernel is on trial and not judged yet.
+pub fn on_trial(context: &Context<'_>) -> Result<bool> {
+    let trial = State::read(context.host)?.trial;
+    Ok(trial.is_some_and(|trial| trial.verdict.is_none() && trial.kernel.release == context.facts.kernel))
+}
+
 /// Whether this host waits for the reboot that tries a kernel: nothing can go on before.
 pub fn awaits_reboot(host: &Host) -> Result<bool> {
     let Some(trial) = State::read(host)?.trial else { return Ok(false) };

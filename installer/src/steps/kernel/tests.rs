@@ -13,6 +13,7 @@ use crate::host::Reply;
 use crate::host::boot::tests::Simulated;
 use crate::report::exit_of;
 use crate::steps::images::blob_path;
+use crate::steps::preflight::Preflight;
 use crate::steps::tests::Bed;
 use crate::steps::unit::unit_path;
 
@@ -243,7 +244,14 @@ fn a_good_kernel_is_pinned_against_tried_once_accepted_and_the_menu_given_back()
 
     assert!(order.is_sorted(), "{order:?}");
 
+    let memory = std::mem::replace(&mut machine.bed.facts.memory_mib, 1);
+    assert!(Preflight.check(&machine.bed.context()).is_err());
     assert_eq!(machine.boot(), NEW);
+    let Check::Kept(said) = Preflight.check(&machine.bed.context()).unwrap() else {
+        panic!("a good kernel is sent back")
+    };
+    assert!(said.contains("a kernel is on trial") && said.contains("memory"), "{said}");
+    machine.bed.facts.memory_mib = memory;
     assert!(matches!(machine.check().unwrap(), Check::Needed(_)));
     assert_eq!(machine.run().unwrap(), None);
     machine.require_clean();
