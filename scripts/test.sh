@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# All suites, or with all of `machine` (`full`), or one: scripts/test.sh [full|unit|builder|host|machine|cluster]; ends with `N passed, N failed`
+# All suites but `machine`, with it (`full`), or one: scripts/test.sh [full|unit|builder|host|machine|cluster]; ends with `N passed, N failed`
 #   unit     formatting, lints, licences, scripts, the tests of bundle and installer (no root)
 #   builder  the builder's own tests; then the real one on the Debian manifest and on local registries, archives, repositories (root)
 #   host     throwaway systemd hosts: the bed itself, then a master from bundle to pod (root)
-#   machine  a virtual machine: another kernel, reboots; alone or in `full` also bad kernels, power cuts, full disks (root, an hour)
+#   machine  a virtual machine: another kernel, reboots, bad kernels, power cuts, full disks (root, an hour; not part of a run without a word)
 #   cluster  several such hosts: joins, failover, power cuts, membership, addresses (root, 16 GiB of memory)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-all}
 suites="full|unit|builder|host|machine|cluster"
 [[ "|all|$suites|" == *"|$suite|"* ]] || { echo "usage: scripts/test.sh [$suites]" >&2; exit 2; }
-if [[ $suite == full || $suite == machine ]]; then export SEALIFT_FULL=1; fi
 scripts/prerequisites.sh
-passed=0 failed=0 log=$(mktemp) machine= # hosts of an interrupted run go at the end of this one
-trap 'rm -f "$log"*; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
+passed=0 failed=0 log=$(mktemp) # hosts of an interrupted run go at the end of this one
+trap 'rm -f "$log"; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
 
 check() { # NAME PROGRAM...: one test
     echo "== $1"
@@ -28,7 +27,6 @@ tests() { # NAME PROGRAM...: as many tests as its result lines say
     passed=$((passed + ok)) failed=$((failed + bad))
 }
 runs() { [[ $suite == all || $suite == full || $suite == "$1" ]]; }
-ended() { tail --pid="$machine" -n +1 -f "$log.out"; return "$(cat "$log.end")"; }
 real() { tests "$1" cargo test --quiet -p e2e --no-fail-fast "${@:2}"; }
 small() { ! cargo tree --quiet -p installer -e normal --prefix none | grep -E '^(tokio|async-std|hyper|reqwest|ureq) '; }
 short() { ! wc -l scripts/*.sh .ci/run | awk '$2 != "total" && $1 >= 50' | grep .; }
@@ -42,8 +40,8 @@ if runs unit; then
     tests "unit" cargo test --quiet --workspace --exclude e2e --exclude builder --no-fail-fast
 fi
 if runs builder; then tests "builder" cargo test --quiet -p builder --no-fail-fast; real "builder on real sources" --test builder; fi
-# Most of `machine` is computing, most of `host` and `cluster` is waiting: they run beside each other.
-if runs machine; then { end=0; cargo test --quiet -p e2e --test machine &>"$log.out" || end=$?; echo $end >"$log.end"; } & machine=$!; fi
 if runs host; then real "host" --lib --test bed --test host; fi
-if runs cluster; then real cluster --test cluster; fi; if runs machine; then tests machine ended; fi
+if runs cluster; then real "cluster" --test cluster; fi
+# Alone on the machine: what it emulates does not bear a loaded one.
+if [[ $suite == full || $suite == machine ]]; then real "machine" --test machine; fi
 echo "$passed passed, $failed failed"; [ "$failed" -eq 0 ]

@@ -1,8 +1,7 @@
 //! A virtual machine gets another kernel from the bundle, by a reboot that cannot strand it: what must be seen to hold where kernels are
 //! real.
 //!
-//! The scenarios run in the order of `main`. Those of `FULL` run with `SEALIFT_FULL=1` (`scripts/test.sh machine`, `full`): bad kernels,
-//! power cuts, full disks.
+//! The scenarios run in their order, by `scripts/test.sh machine` and `full`.
 
 mod machine {
     pub(crate) mod bad;
@@ -24,12 +23,8 @@ use libtest_mimic::{Arguments, Trial};
 use machine::stage::{Scenario, Stage};
 use machine::{bad, bed, cuts, space, upgrade};
 
-/// Part of every run.
-const ALWAYS: &[(&str, Scenario)] =
-    &[("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot)];
-
-/// Part of a full run.
-const FULL: &[(&str, Scenario)] = &[
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot),
     ("a_later_kernel_boots_by_default", upgrade::a_later_kernel_boots_by_default),
     ("the_machine_proves_itself", bed::the_machine_proves_itself),
     ("bad_kernels_are_what_they_seem", bad::bad_kernels_are_what_they_seem),
@@ -49,10 +44,8 @@ const FULL: &[(&str, Scenario)] = &[
 fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let full = std::env::var_os("SEALIFT_FULL").is_some_and(|value| !value.is_empty());
     let stage = Arc::new(Stage::default());
-    let chosen = ALWAYS.iter().chain(if full { FULL } else { &[] });
-    let trials = chosen.map(|(name, scenario)| {
+    let trials = SCENARIOS.iter().map(|(name, scenario)| {
         let (stage, scenario) = (stage.clone(), *scenario);
         Trial::test(*name, move || {
             let start = Instant::now();
