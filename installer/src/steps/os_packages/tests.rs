@@ -232,3 +232,26 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
     );
     assert_eq!(bed.host.fake().operations(), [""; 0]);
 }
+
+/// chrony conflicts with all that provide `time-daemon`, such as the systemd-timesyncd of an ordinary Debian.
+#[test]
+fn beside_another_time_daemon_the_bundles_own_is_not_wanted() {
+    let mut bed = bed();
+    let chrony = Package {
+        name: CLOCK.to_owned(),
+        relations: Relations { conflicts: "time-daemon".to_owned(), ..Relations::default() },
+        ..bed.components.last().unwrap().packages[0].clone()
+    };
+    bed.components.last_mut().unwrap().packages.push(chrony);
+    let work = |bed: &Bed| {
+        let context = bed.context();
+        let (_, work) = work_on(&context).unwrap().unwrap();
+        (work.packages().any(|package| package.name == CLOCK), work.problems.len())
+    };
+    assert_eq!(work(&bed), (true, 0));
+    let status = bed.host.read_text(Path::new(STATUS)).unwrap().unwrap();
+    let other = "Package: systemd-timesyncd\nStatus: install ok installed\nArchitecture: amd64\nVersion: 252\n\
+                 Provides: time-daemon\n\n";
+    bed.host.write(Path::new(STATUS), (status + other).as_bytes(), 0o644).unwrap();
+    assert_eq!(work(&bed), (false, 0));
+}

@@ -270,6 +270,22 @@ const REASONS: &[Reason] = &[
         "that kernel would not start here",
     ),
     (
+        CheckName::SecureBoot,
+        |bed| {
+            bed.config.kernel.policy = crate::config::KernelPolicy::Bundle;
+            bed.facts.security.secure_boot = Some(true);
+            let name = "linux-image-6.12.9-amd64-unsigned";
+            let mut kernel = bundle::fake::component("kernel-debian-12", "1", Kind::Kernel, &[Role::Master]).unwrap();
+            kernel.distribution = Some("debian-12".to_owned());
+            let package = serde_json::json!({"name": name, "version": "6.12.9-1", "file": format!("{name}.deb"),
+                "sha256": bundle::Digest::of(b"x"), "size": 1});
+            kernel.packages.push(serde_json::from_value(package).unwrap());
+            bed.components.push(kernel);
+        },
+        Verdict::Refused,
+        "a kernel that this firmware starts",
+    ),
+    (
         CheckName::Clock,
         |bed| bed.host.fake().set_now("2023-01-01T00:00:00Z".parse::<Timestamp>().unwrap()),
         Verdict::Refused,
