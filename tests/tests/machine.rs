@@ -7,6 +7,7 @@ mod machine {
     pub(crate) mod bad;
     pub(crate) mod bed;
     pub(crate) mod cuts;
+    pub(crate) mod drained;
     pub(crate) mod site;
     pub(crate) mod space;
     pub(crate) mod stage;
@@ -21,15 +22,17 @@ use e2e::measure::seconds;
 use e2e::output::say;
 use libtest_mimic::{Arguments, Trial};
 use machine::stage::{Scenario, Stage};
-use machine::{bad, bed, cuts, space, upgrade};
+use machine::{bad, bed, cuts, drained, space, upgrade};
 
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot),
     ("a_later_kernel_boots_by_default", upgrade::a_later_kernel_boots_by_default),
+    ("a_working_node_is_emptied_first", drained::a_working_node_is_emptied_first),
     ("the_machine_proves_itself", bed::the_machine_proves_itself),
     ("bad_kernels_are_what_they_seem", bad::bad_kernels_are_what_they_seem),
     ("a_kernel_that_panics", bad::a_kernel_that_panics),
     ("a_kernel_that_hangs_in_its_initramfs", bad::a_kernel_that_hangs_in_its_initramfs),
+    ("a_kernel_that_hangs_before_sysinit", bad::a_kernel_that_hangs_before_sysinit),
     ("a_kernel_that_fails_its_health_check", bad::a_kernel_that_fails_its_health_check),
     ("power_cut_during_dpkg", cuts::during_dpkg),
     ("power_cut_during_the_initramfs", cuts::during_the_initramfs),

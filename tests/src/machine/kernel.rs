@@ -19,12 +19,17 @@ pub enum Fault {
     Panics,
     /// Its initramfs never ends: systemd is not reached.
     Hangs,
+    /// A unit before `sysinit.target` never ends: nothing that a host is for starts.
+    Stalls,
     /// It boots, but lacks a module that every node needs.
     LacksModule,
 }
 
 /// The module that [`Fault::LacksModule`] takes away: pods on a bridge are not filtered without it.
 pub const LACKING: &str = "br_netfilter";
+
+/// The unit of [`Fault::Stalls`].
+const STALL: &str = "bed-stall.service";
 
 /// Below `kernel/`: what servers in a test do not have.
 const NEEDLESS: [&str; 16] = [
@@ -52,6 +57,7 @@ impl Fault {
             Self::None => "good",
             Self::Panics => "panics",
             Self::Hangs => "hangs",
+            Self::Stalls => "stalls",
             Self::LacksModule => "lacks",
         }
     }
@@ -59,7 +65,7 @@ impl Fault {
     /// What its initramfs does, early, when it is this kernel's.
     fn script(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::LacksModule => None,
+            Self::None | Self::Stalls | Self::LacksModule => None,
             Self::Panics => Some("echo 'this kernel panics'\necho c >/proc/sysrq-trigger"),
             Self::Hangs => Some("echo 'this kernel hangs'\nwhile :; do sleep 1000; done"),
         }
@@ -84,6 +90,9 @@ pub fn repack(package: &Path, fault: Fault, directory: &Path) -> Result<PathBuf>
         ensure!(!path.is_empty(), "the kernel has no {LACKING}");
         fs_err::remove_file(path)?;
     }
+    if fault == Fault::Stalls {
+        stall(&tree, &release)?;
+    }
     if let Some(script) = fault.script() {
         let path = tree.join("usr/share/initramfs-tools/scripts/init-premount");
         fs_err::create_dir_all(&path)?;
@@ -107,6 +116,19 @@ pub fn repack(package: &Path, fault: Fault, directory: &Path) -> Result<PathBuf>
     Process::new("dpkg-deb").args(["--root-owner-group", "-Zgzip", "-z1", "-b"]).arg(&tree).arg(&out).run()?;
     fs_err::remove_dir_all(&tree)?;
     Ok(out)
+}
+
+/// Puts a unit into a kernel package's tree that holds up the boot of this release for ever.
+fn stall(tree: &Path, release: &str) -> Result<()> {
+    let units = tree.join("lib/systemd/system");
+    fs_err::create_dir_all(units.join("sysinit.target.wants"))?;
+    let unit = format!(
+        "[Unit]\nDescription=This kernel stalls\nDefaultDependencies=no\nBefore=sysinit.target\n\
+         ConditionKernelVersion={release}\n\n[Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart=sleep infinity\n"
+    );
+    fs_err::write(units.join(STALL), unit)?;
+    fs_err::os::unix::fs::symlink(format!("../{STALL}"), units.join("sysinit.target.wants").join(STALL))?;
+    Ok(())
 }
 
 /// `uname -r` of the kernel in a package, by the package's name.

@@ -113,8 +113,18 @@ impl Machine {
     /// Lets it shut down in order.
     pub fn power_off(&self) -> Result<()> {
         self.run("systemctl poweroff --no-block")?;
+        self.stopped(BOOT)
+    }
+
+    /// Stops it at its next reboot, between the one boot and the other: to pull something out that it need not let go of.
+    pub fn stops_at_its_reboot(&self) -> Result<()> {
+        self.on(Power::off_at_reset)
+    }
+
+    /// Waits until it has switched itself off.
+    pub fn stopped(&self, limit: Duration) -> Result<()> {
         let mut power = self.power().take().context("the machine is off")?;
-        power.off(BOOT)
+        power.off(limit)
     }
 
     /// Keeps the machine's state, disk and memory, under a name, for [`Machine::go_on_from`]; it goes on afterwards. Disks that are

@@ -5,6 +5,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use super::agent::Agent;
 use super::qmp::Qmp;
@@ -96,6 +97,11 @@ impl Power {
         Ok(())
     }
 
+    /// From now on a reset by the machine itself switches it off.
+    pub(super) fn off_at_reset(&mut self) -> Result<()> {
+        self.qmp.execute("set-action", &json!({"reboot": "shutdown"})).map(drop)
+    }
+
     /// Waits until the machine has switched itself off.
     pub(super) fn off(&mut self, limit: Duration) -> Result<()> {
         wait::until("the machine to switch itself off", limit, || {
@@ -121,13 +127,18 @@ fn connect(mark: &Mark, agent: &Path, control: &Path) -> Result<(Agent, Qmp)> {
 }
 
 /// QEMU by its emulator: a /dev/kvm may be there and still run no stock kernel (seen: it stops while it probes the BIOS).
+///
+/// The machine's clocks count its own instructions (`-icount`, two nanoseconds each), not the time that passes here: a machine below that
+/// has other things to do makes it slower, and nothing else. By real time its kernel measured timers ten times too slow at boot and
+/// stopped for want of ticks. That allows one processor only: more than one never come up this way.
 fn command(parts: &Parts<'_>, agent: &Path, control: &Path) -> Process {
     let (namespace, tap) = &parts.network;
     let mut qemu = Process::new("nsenter")
         .arg(format!("--net={}", namespace.display()))
         .args(["--", "qemu-system-x86_64"])
         .args(["-name", "sealift-machine", "-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-machine", "pc", "-accel", "tcg,thread=multi,tb-size=512", "-smp", "2", "-m", MEMORY_MIB])
+        .args(["-machine", "pc", "-accel", "tcg,tb-size=512", "-icount", "shift=1", "-rtc", "clock=vm"])
+        .args(["-smp", "1", "-m", MEMORY_MIB])
         .arg("-chardev")
         .arg(format!("file,id=console,append=on,path={}", parts.directory.join("console.log").display()))
         .args(["-serial", "chardev:console"])

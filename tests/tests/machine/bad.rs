@@ -18,9 +18,13 @@ pub(crate) fn bad_kernels_are_what_they_seem(stage: &Stage) -> Result<()> {
     let (archive, name) = (stage.archive()?, stage.archive()?.newest_kernel()?);
     let original = archive.download(&name, &stage.path("seem/original")?)?;
     let field = |package: &Path, field: &str| Process::new("dpkg-deb").arg("-f").arg(package).arg(field).text();
-    for (fault, script) in
-        [(Fault::None, false), (Fault::Panics, true), (Fault::Hangs, true), (Fault::LacksModule, false)]
-    {
+    for (fault, script) in [
+        (Fault::None, false),
+        (Fault::Panics, true),
+        (Fault::Hangs, true),
+        (Fault::Stalls, false),
+        (Fault::LacksModule, false),
+    ] {
         let package = kernel::repack(&original, fault, &stage.path("seem/repacked")?)?;
         ensure!(kernel::release(&package)? == stage.newest()?);
         let (before, now) = (field(&original, "Version")?, field(&package, "Version")?);
@@ -31,6 +35,7 @@ pub(crate) fn bad_kernels_are_what_they_seem(stage: &Stage) -> Result<()> {
         ensure!(has("/boot/vmlinuz-") && has("/ip_vs.ko") && has("/virtio_blk.ko") && has("/overlay.ko"), "{fault:?}");
         ensure!(has(&format!("/{LACKING}.ko")) == (fault != Fault::LacksModule), "{fault:?}");
         ensure!(has("initramfs-tools/scripts/init-premount/bed-") == script, "{fault:?}");
+        ensure!(has("/sysinit.target.wants/bed-stall.service") == (fault == Fault::Stalls), "{fault:?}");
         ensure!(!has("/kernel/sound/"), "{fault:?}");
     }
     Ok(())
@@ -44,13 +49,17 @@ pub(crate) fn a_kernel_that_hangs_in_its_initramfs(stage: &Stage) -> Result<()> 
     comes_back(stage, Fault::Hangs)
 }
 
+pub(crate) fn a_kernel_that_hangs_before_sysinit(stage: &Stage) -> Result<()> {
+    comes_back(stage, Fault::Stalls)
+}
+
 pub(crate) fn a_kernel_that_fails_its_health_check(stage: &Stage) -> Result<()> {
     comes_back(stage, Fault::LacksModule)
 }
 
 fn comes_back(stage: &Stage, fault: Fault) -> Result<()> {
     // Only what hangs has to wait for the trial's end.
-    let trial = if fault == Fault::Hangs { "3m" } else { "20m" };
+    let trial = if matches!(fault, Fault::Hangs | Fault::Stalls) { "3m" } else { "20m" };
     let site = stage
         .site(fault, &format!("[kernel]\nexact = \"bundle\"\ntrial = \"{trial}\"\non_failure = \"continue\"\n"))?;
     let (machine, old) = (&site.machine, &stage.image()?.kernel);
@@ -66,11 +75,15 @@ fn comes_back(stage: &Stage, fault: Fault) -> Result<()> {
         seconds(armed),
         seconds(start.elapsed())
     ));
-    let seen = machine.console(400);
-    match fault {
-        Fault::Panics => ensure!(seen.contains("this kernel panics") && seen.contains("Kernel panic"), "{seen}"),
-        Fault::Hangs => ensure!(seen.contains("this kernel hangs"), "{seen}"),
-        Fault::None | Fault::LacksModule => {}
+    let words: &[&str] = match fault {
+        Fault::Panics => &["this kernel panics", "Kernel panic"],
+        Fault::Hangs => &["this kernel hangs"],
+        Fault::Stalls => &["was not accepted in time: rebooting"],
+        Fault::None | Fault::LacksModule => &[],
+    };
+    let console = machine.console(usize::MAX);
+    for word in words {
+        ensure!(console.contains(word), "the console never said `{word}`");
     }
     site.ready(LONG)?;
     ensure!(machine.boot_id()? == back && machine.kernel()? == *old, "it did not stay on the old kernel");

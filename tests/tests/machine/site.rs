@@ -21,6 +21,8 @@ const STICK: &str = "/mnt";
 /// The machine, and where its bundle came from.
 pub(crate) struct Site {
     pub(crate) machine: Machine,
+    /// What it is to become: the value of `--role`, and what belongs to it.
+    pub(crate) role: String,
     /// What it can be started from again.
     pub(crate) checkpoint: Option<&'static str>,
 }
@@ -37,15 +39,16 @@ impl Site {
             "[cluster]\nname = \"test\"\n\n[[node]]\nname = \"{NAME}\"\naddress = \"{ADDRESS}\"\nroles = [\"master\"]\n\n{extra}"
         );
         machine.write("/root/cluster.toml", config)?;
-        Ok(Self { machine, checkpoint: None })
+        Ok(Self { machine, role: "master".to_owned(), checkpoint: None })
     }
 
     /// Starts the installer from the stick as a service that this does not wait for.
     pub(crate) fn start(&self, flags: &str) -> Result<()> {
         self.machine.run("rm -f /root/install.code; systemctl reset-failed install.service 2>/dev/null || true")?;
         let line = format!(
-            "cd /root; {STICK}/installer install --json --role master --bundle {STICK}/x.bundle --key {STICK}/key.pub \
-             --config /root/cluster.toml {flags}; echo $? >/root/install.code; sync"
+            "cd /root; {STICK}/installer install --json --role {} --bundle {STICK}/x.bundle --key {STICK}/key.pub \
+             --config /root/cluster.toml {flags}; echo $? >/root/install.code; sync",
+            self.role
         );
         self.machine.start_service("install", &line)
     }
@@ -75,12 +78,6 @@ impl Site {
     /// The installer's events so far.
     pub(crate) fn events(&self) -> Result<Vec<Value>> {
         Ok(events(&self.machine.read("/root/install.log")?))
-    }
-
-    /// Pulls the stick.
-    pub(crate) fn pull_stick(&self) -> Result<()> {
-        self.machine.run(&format!("umount -l {STICK}"))?;
-        self.machine.unplug("bundle")
     }
 
     /// What the product remembers of kernels; nothing when it has not begun.

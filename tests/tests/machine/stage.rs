@@ -1,7 +1,7 @@
 //! What the scenarios share: apt's lists, the image, one bundle; each made when first asked for.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -165,7 +165,12 @@ impl Stage {
 
     /// A machine of its own bed, booted, nothing plugged in.
     pub(crate) fn machine(&self) -> Result<Machine> {
-        Machine::boot(&Bed::new()?, self.image()?)
+        self.machine_on(&Bed::new()?)
+    }
+
+    /// The same beside other hosts of a bed.
+    pub(crate) fn machine_on(&self, bed: &Arc<Bed>) -> Result<Machine> {
+        Machine::boot(bed, self.image()?)
     }
 
     /// A disk with these files on it.

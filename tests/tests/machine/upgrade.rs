@@ -17,15 +17,17 @@ pub(crate) fn an_older_kernel_is_replaced_by_one_reboot(stage: &Stage) -> Result
     ensure!(machine.kernel()? == *old);
     let boot = machine.boot_id()?;
     let start = Instant::now();
+    machine.stops_at_its_reboot()?;
     site.start("--reboot=auto")?;
     site.armed(LONG)?;
     let armed = start.elapsed();
-    // Everything is on the host now: the stick goes before the machine does. A machine on its way down may not let go of it in time.
-    let pulled = site.pull_stick();
+    // Everything is on the host now: the stick is gone when the new kernel comes.
+    machine.stopped(LONG)?;
+    machine.unplug("bundle")?;
+    machine.power_on()?;
     let next = machine.rebooted(&boot, LONG)?;
     let rebooted = start.elapsed();
     machine.run("! test -e /dev/disk/by-id/virtio-bundle").context("the stick is still there")?;
-    pulled?;
     site.ready(LONG)?;
     let all = start.elapsed();
     let new = stage.newest()?;
