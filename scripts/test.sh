@@ -11,7 +11,7 @@ suite=${1:-all} suites="full|unit|builder|host|machine|cluster"
 [[ "|all|$suites|" == *"|$suite|"* ]] || { echo "usage: scripts/test.sh [$suites]" >&2; exit 2; }
 scripts/prerequisites.sh
 passed=0 failed=0 upgrade="" ended=0 log=$(mktemp) # hosts of an interrupted run go at the end of this one
-trap 'kill -- ${upgrade:+"-$upgrade"} 2>/dev/null; rm -f "$log" "$log.2"; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
+trap '[ -z "$upgrade" ] || kill -- "-$upgrade" || true; rm -f "$log" "$log.2"; "${CARGO_TARGET_DIR:-target}/debug/bed" clean 2>/dev/null || true' EXIT
 
 check() { # NAME PROGRAM...: one test
     echo "== $1"
