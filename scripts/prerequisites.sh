@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(
     build-essential dpkg-dev golang-go golang-github-modern-go-reflect2-dev jq rsync         # Kubernetes from source
     systemd-container mmdebstrap debian-archive-keyring iproute2 nftables util-linux curl     # throwaway hosts
-    qemu-system-x86 qemu-utils e2fsprogs                                                      # throwaway machines
+    qemu-system-x86 qemu-utils e2fsprogs ovmf dosfstools mtools                               # throwaway machines
     minisign skopeo umoci zstd xz-utils openssl age etcd-client gpgv gnupg tar time file          # independent judges
     createrepo-c dnf rpm rpm2cpio cpio                                                        # EL, likewise
     docker-registry                                                                           # a server that tests start

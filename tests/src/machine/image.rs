@@ -20,17 +20,19 @@ const SUITE: &str = "bookworm";
 /// What the nspawn hosts have, and what makes a machine of it.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,iproute2,iptables,nftables,conntrack,ethtool,socat,kmod,procps,ca-certificates,\
                         util-linux,mount,libseccomp2,libssl3,libpcre2-8-0,libcrypt1,zlib1g,iputils-ping,\
-                        initramfs-tools,grub-pc,e2fsprogs,zstd,strace";
+                        initramfs-tools,grub-pc,grub-efi-amd64-bin,e2fsprogs,zstd,strace";
 /// A sparse file; less than 15 % free makes a kubelet evict its pods.
 const BYTES: u64 = 12 << 30;
 /// Raised when the making changes.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// The base disk (raw) and the package that its kernel came from.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Nobody writes to it: machines have layers above it.
     pub disk: PathBuf,
+    /// A second disk for machines that boot by UEFI: the EFI system partition.
+    pub esp: PathBuf,
     /// Beside the disk: the release of its kernel (`uname -r`).
     pub kernel: String,
 }
@@ -50,7 +52,7 @@ impl Image {
             fs_err::rename(&unfinished, &directory)?;
         }
         let kernel = fs_err::read_to_string(directory.join("kernel"))?.trim().to_owned();
-        Ok(Self { disk: directory.join("disk.raw"), kernel })
+        Ok(Self { disk: directory.join("disk.raw"), esp: directory.join("esp.raw"), kernel })
     }
 }
 
@@ -97,6 +99,7 @@ fn make(directory: &Path, kernel: &str) -> Result<()> {
     grub::prepare(&tree)?;
     disk::root_disk(&tree, &raw, BYTES)?;
     grub::install(&tree, &raw)?;
+    grub::esp(&tree, &directory.join("esp.raw"))?;
     fs_err::remove_dir_all(&tree)?;
     let (tree, all) = (seconds(made), seconds(start.elapsed()));
     say(format_args!("figure: the image of a machine with Linux {release}: {all}, of that its tree {tree}"));

@@ -66,7 +66,11 @@ impl Fault {
     fn script(self) -> Option<&'static str> {
         match self {
             Self::None | Self::Stalls | Self::LacksModule => None,
-            Self::Panics => Some("echo 'this kernel panics'\necho c >/proc/sysrq-trigger"),
+            // How long it waits until it reboots is said, and then cut short: it counts by turning in circles, which an emulator does slowly.
+            Self::Panics => Some(
+                "echo \"this kernel panics, to reboot after $(cat /proc/sys/kernel/panic) s\"\n\
+                 echo 1 >/proc/sys/kernel/panic\necho c >/proc/sysrq-trigger",
+            ),
             Self::Hangs => Some("echo 'this kernel hangs'\nwhile :; do sleep 1000; done"),
         }
     }

@@ -41,11 +41,22 @@ pub const BOOT: Duration = Duration::from_secs(600);
 const FIRST_SLOT: u8 = 0x10;
 const LAST_SLOT: u8 = 0x1e;
 
+/// What starts a machine's boot loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// From the boot sector.
+    Bios,
+    /// From the EFI system partition.
+    Uefi,
+}
+
 /// A machine; dropped, it is gone with its disk.
 #[derive(Debug)]
 pub struct Machine {
     bed: Arc<Bed>,
     directory: PathBuf,
+    /// The EFI system partition, if it boots by UEFI.
+    esp: Option<PathBuf>,
     carriers: Mutex<Vec<Carrier>>,
     /// Nothing while it is off.
     power: Mutex<Option<Power>>,
@@ -53,7 +64,7 @@ pub struct Machine {
 
 impl Machine {
     /// Puts a machine together: a new layer over the image, its network card on the bed's bridge. It is off.
-    pub fn new(bed: &Arc<Bed>, image: &Image) -> Result<Self> {
+    pub fn new(bed: &Arc<Bed>, image: &Image, firmware: Firmware) -> Result<Self> {
         let directory = bed.run().host(NAME);
         fs_err::create_dir_all(&directory)?;
         disk::layer(&image.disk, "raw", &directory.join("disk.qcow2"))?;
@@ -65,12 +76,13 @@ impl Machine {
         ] {
             bed.outside("ip").args(line.split(' ')).run()?;
         }
-        Ok(Self { bed: bed.clone(), directory, carriers: Mutex::default(), power: Mutex::default() })
+        let esp = (firmware == Firmware::Uefi).then(|| image.esp.clone());
+        Ok(Self { bed: bed.clone(), directory, esp, carriers: Mutex::default(), power: Mutex::default() })
     }
 
     /// The same, switched on and booted.
-    pub fn boot(bed: &Arc<Bed>, image: &Image) -> Result<Self> {
-        let machine = Self::new(bed, image)?;
+    pub fn boot(bed: &Arc<Bed>, image: &Image, firmware: Firmware) -> Result<Self> {
+        let machine = Self::new(bed, image, firmware)?;
         machine.power_on()?;
         machine.settled(BOOT)?;
         Ok(machine)
@@ -93,6 +105,7 @@ impl Machine {
         let carriers = self.carriers();
         let parts = Parts {
             directory: &self.directory,
+            esp: self.esp.as_deref(),
             carriers: &carriers,
             network: (self.bed.namespace(), tap(&self.bed)),
             start,

@@ -16,6 +16,9 @@ use crate::wait;
 /// Memory of a machine: enough for a control plane with its kubelet.
 const MEMORY_MIB: &str = "3072";
 
+/// UEFI for QEMU (package ovmf).
+const UEFI: &str = "/usr/share/ovmf/OVMF.fd";
+
 /// How a machine starts.
 #[derive(Debug)]
 pub(super) enum Start {
@@ -30,6 +33,8 @@ pub(super) enum Start {
 pub(super) struct Parts<'a> {
     /// Sockets, console and marks go there.
     pub(super) directory: &'a Path,
+    /// The EFI system partition of a machine with UEFI; one without has a BIOS.
+    pub(super) esp: Option<&'a Path>,
     /// Further disks.
     pub(super) carriers: &'a [Carrier],
     /// Network namespace and tap device.
@@ -157,6 +162,12 @@ fn command(parts: &Parts<'_>, agent: &Path, control: &Path) -> Process {
         .args(["-device", "virtio-net-pci,netdev=net,addr=0x03,romfile="])
         .arg("-qmp")
         .arg(format!("unix:{},server=on,wait=off", control.display()));
+    if let Some(esp) = parts.esp {
+        qemu = qemu
+            .args(["-bios", UEFI, "-drive"])
+            .arg(format!("if=none,id=esp,format=raw,snapshot=on,file={}", esp.display()))
+            .args(["-device", "virtio-blk-pci,drive=esp,serial=esp,addr=0x07,bootindex=0"]);
+    }
     for Carrier { name, file, slot } in parts.carriers {
         qemu = qemu
             .arg("-blockdev")

@@ -76,7 +76,7 @@ fn comes_back(stage: &Stage, fault: Fault) -> Result<()> {
         seconds(start.elapsed())
     ));
     let words: &[&str] = match fault {
-        Fault::Panics => &["this kernel panics", "Kernel panic"],
+        Fault::Panics => &["this kernel panics, to reboot after 30 s", "Kernel panic"],
         Fault::Hangs => &["this kernel hangs"],
         Fault::Stalls => &["was not accepted in time: rebooting"],
         Fault::None | Fault::LacksModule => &[],

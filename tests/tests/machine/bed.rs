@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::machine::{ADDRESS, BOOT, Machine};
+use e2e::machine::{ADDRESS, BOOT, Firmware, Machine};
 use e2e::measure::seconds;
 use e2e::output::say;
 use e2e::{Bed, Process};
@@ -16,7 +16,7 @@ pub(crate) fn the_machine_proves_itself(stage: &Stage) -> Result<()> {
     let bed = Bed::new()?;
     let run = bed.run().directory().to_owned();
     let start = Instant::now();
-    let machine = Machine::boot(&bed, image)?;
+    let machine = Machine::boot(&bed, image, Firmware::Bios)?;
     say(format_args!("figure: the machine boots in {}", seconds(start.elapsed())));
     runs_programs(&machine)?;
     ensure!(machine.kernel()? == image.kernel, "it runs {}", machine.kernel()?);

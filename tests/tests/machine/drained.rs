@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{Cluster, How, INSTALLER, Seat, config};
-use e2e::machine::NAME;
+use e2e::machine::{Firmware, Machine, NAME};
 use e2e::product::{Programs, reference};
 use e2e::{Bed, Process, Route, wait};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ fn joined(stage: &Stage, bed: &std::sync::Arc<Bed>, cluster: &Cluster, text: &st
     let said = master.run(&format!("{INSTALLER} join-file --node {NAME} --plain --output /root/plain.join"))?;
     let said = said.stdout + &said.stderr;
     let pin = said.split_whitespace().find(|word| word.starts_with("sha256:")).context("no pin")?;
-    let machine = stage.machine_on(bed)?;
+    let machine = Machine::boot(bed, stage.image()?, Firmware::Bios)?;
     let mut site = Site::prepare(stage, machine, stage.product()?, "")?;
     site.role = format!("worker --join /root/plain.join --ca-pin {}", pin.trim_end_matches(['.', ',', '`']));
     let machine = &site.machine;

@@ -1,12 +1,12 @@
 //! What the scenarios share: apt's lists, the image, one bundle; each made when first asked for.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::apt_archive::AptArchive;
-use e2e::machine::{Archive, Fault, Image, Machine, kernel};
+use e2e::machine::{Archive, Fault, Firmware, Image, Machine, kernel};
 use e2e::product::{Product, Programs, Yard, bundle_in};
 use e2e::{Bed, machine, wait};
 
@@ -165,12 +165,7 @@ impl Stage {
 
     /// A machine of its own bed, booted, nothing plugged in.
     pub(crate) fn machine(&self) -> Result<Machine> {
-        self.machine_on(&Bed::new()?)
-    }
-
-    /// The same beside other hosts of a bed.
-    pub(crate) fn machine_on(&self, bed: &Arc<Bed>) -> Result<Machine> {
-        Machine::boot(bed, self.image()?)
+        Machine::boot(&Bed::new()?, self.image()?, Firmware::Bios)
     }
 
     /// A disk with these files on it.

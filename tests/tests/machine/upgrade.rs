@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::machine::BOOT;
+use e2e::machine::{BOOT, Firmware, Machine};
 use e2e::measure::seconds;
 use e2e::output::say;
-use e2e::wait;
+use e2e::{Bed, wait};
 
 use super::site::{LONG, Site};
 use super::stage::{EXACT, Stage};
@@ -48,6 +48,27 @@ pub(crate) fn an_older_kernel_is_replaced_by_one_reboot(stage: &Stage) -> Result
     ));
     no_pin_is_left(&site)?;
     stage.keep(site);
+    Ok(())
+}
+
+/// The same with UEFI below: its boot loader is another program, and everything that it reads is the same.
+pub(crate) fn a_kernel_is_replaced_on_uefi(stage: &Stage) -> Result<()> {
+    let machine = Machine::boot(&Bed::new()?, stage.image()?, Firmware::Uefi)?;
+    machine.run("test -d /sys/firmware/efi").context("it did not boot by UEFI")?;
+    let site = Site::prepare(stage, machine, stage.product()?, EXACT)?;
+    let (machine, boot, new) = (&site.machine, site.machine.boot_id()?, stage.newest()?);
+    site.start("--reboot=auto")?;
+    let next = machine.rebooted(&boot, LONG)?;
+    wait::patiently("the kernel to be accepted", LONG, || {
+        let known = site.kernels()?;
+        ensure!(known["accepted"]["kernel"]["release"] == new.as_str(), "{known}");
+        ensure!(known["trial"].is_null() && known["pin"].is_null(), "{known}");
+        Ok(())
+    })?;
+    ensure!(machine.kernel()? == new && machine.boot_id()? == next);
+    machine.run("sync; systemctl reboot --no-block")?;
+    machine.rebooted(&next, BOOT)?;
+    ensure!(machine.kernel()? == new, "it runs {}, not {new}", machine.kernel()?);
     Ok(())
 }
 
