@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use e2e::Process;
+use anyhow::{Result, ensure};
 use e2e::machine::Fault;
 use e2e::machine::kernel::{self, LACKING};
 use e2e::measure::seconds;
 use e2e::output::say;
+use e2e::{Process, wait};
 
 use super::site::{LONG, Site};
 use super::stage::Stage;
@@ -41,23 +41,27 @@ pub(crate) fn bad_kernels_are_what_they_seem(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// Afterwards the node comes up on the old kernel, and nobody tries the new one again.
 pub(crate) fn a_kernel_that_panics(stage: &Stage) -> Result<()> {
-    comes_back(stage, Fault::Panics)
+    let (site, boot) = comes_back(stage, Fault::Panics)?;
+    site.ready(LONG)?;
+    not_tried_again(&site, &boot)
 }
 
 pub(crate) fn a_kernel_that_hangs_in_its_initramfs(stage: &Stage) -> Result<()> {
-    comes_back(stage, Fault::Hangs)
+    comes_back(stage, Fault::Hangs).map(drop)
 }
 
 pub(crate) fn a_kernel_that_hangs_before_sysinit(stage: &Stage) -> Result<()> {
-    comes_back(stage, Fault::Stalls)
+    comes_back(stage, Fault::Stalls).map(drop)
 }
 
 pub(crate) fn a_kernel_that_fails_its_health_check(stage: &Stage) -> Result<()> {
-    comes_back(stage, Fault::LacksModule)
+    comes_back(stage, Fault::LacksModule).map(drop)
 }
 
-fn comes_back(stage: &Stage, fault: Fault) -> Result<()> {
+/// The machine with a kernel that is bad in this way, back on the old one, and that boot.
+fn comes_back(stage: &Stage, fault: Fault) -> Result<(Site, String)> {
     // Only what hangs has to wait for the trial's end.
     let trial = if matches!(fault, Fault::Hangs | Fault::Stalls) { "3m" } else { "20m" };
     let site = stage
@@ -85,14 +89,19 @@ fn comes_back(stage: &Stage, fault: Fault) -> Result<()> {
     for word in words {
         ensure!(console.contains(word), "the console never said `{word}`");
     }
-    site.ready(LONG)?;
-    ensure!(machine.boot_id()? == back && machine.kernel()? == *old, "it did not stay on the old kernel");
-    let (kernels, said) = (site.kernels()?, site.status()?);
     let new = stage.newest()?;
-    let failed = kernels["failed"].as_array().context("nothing is remembered of the failure")?;
-    ensure!(failed.iter().any(|failed| failed["kernel"]["release"] == new), "{kernels}");
+    wait::patiently("the failure to be on record", LONG, || {
+        let known = site.kernels()?;
+        let failed = known["failed"].as_array().into_iter().flatten();
+        ensure!(failed.filter(|failed| failed["kernel"]["release"] == new.as_str()).count() == 1, "{known}");
+        ensure!(known["trial"].is_null(), "{known}");
+        Ok(())
+    })?;
+    let said = site.status()?;
     ensure!(said.contains(&new), "the status does not name the failed kernel:\n{said}");
-    not_tried_again(&site, &back)
+    machine.settled(LONG)?;
+    ensure!(machine.boot_id()? == back && machine.kernel()? == *old, "it did not stay on the old kernel");
+    Ok((site, back))
 }
 
 /// Waits for a boot of the old kernel other than `boot`.

@@ -96,6 +96,20 @@ impl Site {
         armed.with_context(|| self.log())
     }
 
+    /// Waits until a kernel is accepted, its trial over, and nothing of it left.
+    pub(crate) fn accepted(&self, release: &str) -> Result<()> {
+        let accepted = wait::patiently("the kernel to be accepted", LONG, || {
+            let known = self.kernels()?;
+            ensure!(known["accepted"]["kernel"]["release"] == release, "{known}");
+            ensure!(known["trial"].is_null() && known["pin"].is_null() && known["countdown"].is_null(), "{known}");
+            Ok(())
+        });
+        accepted.with_context(|| self.log())?;
+        let kernel = self.machine.kernel()?;
+        ensure!(kernel == release, "it runs {kernel}");
+        Ok(())
+    }
+
     /// `installer status`, as a person reads it.
     pub(crate) fn status(&self) -> Result<String> {
         let said = self.machine.run_for(&format!("{INSTALLER} status"), Duration::from_secs(120))?;

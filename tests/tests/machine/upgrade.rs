@@ -59,13 +59,8 @@ pub(crate) fn a_kernel_is_replaced_on_uefi(stage: &Stage) -> Result<()> {
     let (machine, boot, new) = (&site.machine, site.machine.boot_id()?, stage.newest()?);
     site.start("--reboot=auto")?;
     let next = machine.rebooted(&boot, LONG)?;
-    wait::patiently("the kernel to be accepted", LONG, || {
-        let known = site.kernels()?;
-        ensure!(known["accepted"]["kernel"]["release"] == new.as_str(), "{known}");
-        ensure!(known["trial"].is_null() && known["pin"].is_null(), "{known}");
-        Ok(())
-    })?;
-    ensure!(machine.kernel()? == new && machine.boot_id()? == next);
+    site.accepted(&new)?;
+    ensure!(machine.boot_id()? == next, "it rebooted once more");
     machine.run("sync; systemctl reboot --no-block")?;
     machine.rebooted(&next, BOOT)?;
     ensure!(machine.kernel()? == new, "it runs {}, not {new}", machine.kernel()?);
