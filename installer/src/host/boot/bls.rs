@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::menu::{Entry, release};
+use super::menu::{Entry, System, release};
 use super::{ENTRIES, Host};
 
 /// All kernels, those for repairs left out, sorted by id.
@@ -27,7 +27,8 @@ fn parse(id: &str, text: &str) -> Option<Entry> {
     let kernel = value("linux")?;
     // `vmlinuz-0-rescue-…` boots for repairs.
     let release = value("version").or_else(|| release(&kernel)).filter(|release| !release.contains("rescue"))?;
-    Some(Entry { id: id.to_owned(), release, kernel, options: value("options").unwrap_or_default() })
+    let options = value("options").unwrap_or_default();
+    Some(Entry { id: id.to_owned(), release, kernel, options, system: System::Unknown })
 }
 
 #[cfg(test)]

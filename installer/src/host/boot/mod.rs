@@ -6,8 +6,11 @@
 
 mod bls;
 mod environment;
+mod find;
+mod fit;
 mod initramfs;
 mod menu;
+mod root;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,7 +21,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub use environment::Environment;
 pub use initramfs::{Initramfs, root_drivers};
-pub use menu::{Default, Entry, Menu};
+pub use menu::{Default, Entry, Menu, System};
 
 use super::{Command, Host};
 use crate::facts::which;
@@ -36,7 +39,7 @@ const ENTRIES: &str = "/boot/loader/entries";
 /// GRUB as this host has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grub {
-    /// Its directory: `/boot/grub`, `/boot/grub2`.
+    /// Its directory: `/boot/grub`, `/boot/grub2`, one on the EFI partition.
     pub directory: PathBuf,
     /// Beginning of the names of its commands: `grub` or `grub2`.
     prefix: &'static str,
@@ -47,16 +50,10 @@ pub struct Grub {
 impl Grub {
     /// Looks for it; `None` when another boot loader, or none, boots this host.
     pub fn find(host: &Host) -> Result<Option<Self>> {
-        for (directory, prefix) in [("/boot/grub2", "grub2"), ("/boot/grub", "grub")] {
-            let directory = PathBuf::from(directory);
-            if !host.exists(&directory.join("grub.cfg"))? || which(host, &format!("{prefix}-reboot"))?.is_none() {
-                continue;
-            }
-            let entries = setting(host, "GRUB_ENABLE_BLSCFG", &[])?.as_deref() == Some("true");
-            let entries = entries && !host.list(Path::new(ENTRIES))?.is_empty();
-            return Ok(Some(Self { directory, prefix, entries }));
-        }
-        Ok(None)
+        let Some((directory, prefix)) = find::directory(host)? else { return Ok(None) };
+        let entries = setting(host, "GRUB_ENABLE_BLSCFG", &[])?.as_deref() == Some("true");
+        let entries = entries && !host.list(Path::new(ENTRIES))?.is_empty();
+        Ok(Some(Self { directory, prefix, entries }))
     }
 
     /// Its configuration: on UEFI hosts, too, what the small file on the EFI partition leads to.
@@ -73,8 +70,17 @@ impl Grub {
     pub fn menu(&self, host: &Host) -> Result<Menu> {
         let path = self.config();
         let text = host.read_text(&path)?.with_context(|| format!("`{}` is missing", path.display()))?;
-        let menu = Menu::parse(&text);
-        if self.entries { Ok(Menu { entries: bls::entries(host)?, ..menu }) } else { Ok(menu) }
+        // What a person adds: `41_custom` reads it last.
+        let custom = host.read_text(&self.directory.join("custom.cfg"))?.unwrap_or_default();
+        let mut menu = Menu::parse(&(text + "\n" + &custom));
+        if self.entries {
+            menu.entries = bls::entries(host)?;
+        }
+        let root = root::Root::of(host)?;
+        for entry in &mut menu.entries {
+            entry.system = root.system(host, entry)?;
+        }
+        Ok(menu)
     }
 
     /// Reads the environment block; an absent one is empty.
@@ -162,21 +168,25 @@ impl Grub {
 /// A setting of `grub-mkconfig`: the last assignment in the files it reads, without those `except`. Assignments that a shell
 /// would have to work out come as they are written.
 pub fn setting(host: &Host, name: &str, except: &[&str]) -> Result<Option<String>> {
-    let further =
-        host.list(Path::new(FURTHER_SETTINGS))?.into_iter().map(|file| Path::new(FURTHER_SETTINGS).join(file));
-    let further = further.filter(|file| file.extension().is_some_and(|extension| extension == "cfg"));
     let mut found = None;
-    for path in std::iter::once(PathBuf::from(SETTINGS)).chain(further) {
-        if except.iter().any(|except| path == Path::new(except)) {
-            continue;
-        }
-        let text = host.read_text(&path)?.unwrap_or_default();
-        for line in text.lines() {
-            let line = line.trim().trim_start_matches("export ");
-            if let Some(value) = line.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
-                found = Some(value.trim().trim_matches(['"', '\'']).to_owned());
-            }
+    for path in std::iter::once(PathBuf::from(SETTINGS)).chain(further_settings(host)?) {
+        if !except.iter().any(|except| path == Path::new(except)) {
+            found = setting_in(host, &path, name)?.or(found);
         }
     }
     Ok(found)
+}
+
+/// The further files of settings, in the order in which they are read.
+fn further_settings(host: &Host) -> Result<Vec<PathBuf>> {
+    let files = host.list(Path::new(FURTHER_SETTINGS))?.into_iter().map(|file| Path::new(FURTHER_SETTINGS).join(file));
+    Ok(files.filter(|file| file.extension().is_some_and(|extension| extension == "cfg")).collect())
+}
+
+/// The last assignment in one file.
+fn setting_in(host: &Host, path: &Path, name: &str) -> Result<Option<String>> {
+    let text = host.read_text(path)?.unwrap_or_default();
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("export "));
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    Ok(values.next_back().map(|value| value.trim().trim_matches(['"', '\'']).to_owned()))
 }
