@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::host::Filesystem;
 
+mod foreign;
 mod gather;
 mod machine;
 mod modules;
@@ -16,7 +17,8 @@ mod network;
 mod packages;
 mod tools;
 
-pub use machine::{Clock, ForeignModule, SeLinux, Security, Services};
+pub use foreign::{ForeignModule, ROOT_DISK};
+pub use machine::{Clock, SeLinux, Security, Services};
 
 pub use tools::which;
 
@@ -61,6 +63,8 @@ pub struct Facts {
     pub shared_sysctls: bool,
     /// Sysctls that Sealift may want to set and that can be set here.
     pub writable_sysctls: BTreeSet<String>,
+    /// Sysctls without which the kubelet does not start and that this kernel does not have.
+    pub missing_sysctls: Vec<String>,
     /// Tools of the host and their versions; absent ones are not in the map.
     pub tools: BTreeMap<String, String>,
     /// Choice for the kubelet's `resolvConf`.
@@ -260,6 +264,7 @@ pub(crate) mod tests {
             oom_score_adj: true,
             nofile: 1 << 20,
             shared_sysctls: false,
+            missing_sysctls: Vec::new(),
             writable_sysctls: ["net.ipv4.ip_forward".to_owned()].into(),
             tools: BTreeMap::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),

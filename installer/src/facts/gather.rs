@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::machine::{Clock, Security, Services, dkms, foreign_modules, proxy_variables};
+use super::foreign::foreign_modules;
+use super::machine::{Clock, Security, Services, dkms, proxy_variables};
 use super::modules::modules;
 use super::network::{chains, default_routes, interfaces, listening, resolv_conf, resolver};
 use super::packages::{busy, immutable};
@@ -26,6 +27,16 @@ const SYSCTLS: &[&str] = &[
     "fs.inotify.max_user_instances",
     "fs.inotify.max_user_watches",
     "fs.nr_open",
+];
+
+/// Sysctls that the kubelet reads when it starts (pkg/kubelet/cm/container_manager_linux.go, `setupKernelTunables`).
+const KUBELETS: &[&str] = &[
+    "kernel.keys.root_maxbytes",
+    "kernel.keys.root_maxkeys",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
 ];
 
 /// Places that programs and data go to.
@@ -90,6 +101,7 @@ impl Facts {
                 .filter(|name| host.sysctl_writable(name))
                 .map(|name| (*name).to_owned())
                 .collect(),
+            missing_sysctls: missing_sysctls(host)?,
             tools,
             resolv_conf: resolv.0,
             nameserver: resolv.1,
@@ -125,6 +137,17 @@ impl Facts {
     pub fn addresses_now(host: &Host) -> Result<Vec<Address>> {
         Ok(interfaces(host)?.1)
     }
+}
+
+/// Those of the kubelet's list that this kernel does not have; none where /proc/sys does not show them at all.
+fn missing_sysctls(host: &Host) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for name in KUBELETS {
+        if host.sysctl(name)?.is_none() {
+            missing.push((*name).to_owned());
+        }
+    }
+    Ok(if missing.len() == KUBELETS.len() { Vec::new() } else { missing })
 }
 
 fn machine(host: &Host) -> Result<String> {

@@ -1,13 +1,13 @@
-//! What the machine enforces and runs beside us: security modules, Secure Boot, drivers of its own, clock, upgrades, proxies.
+//! What the machine enforces and runs beside us: security modules, Secure Boot, clock, upgrades, proxies.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::host::{Command, Host, mount_point};
+use crate::host::{Command, Host};
 
 /// How SELinux works here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -31,17 +31,6 @@ pub struct Security {
     pub apparmor: bool,
     /// The firmware starts signed kernels only; `None` without UEFI.
     pub secure_boot: Option<bool>,
-}
-
-/// A loaded module that is not part of the kernel's own tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ForeignModule {
-    /// Its name.
-    pub name: String,
-    /// Its letters in `/sys/module/NAME/taint`: `O` out of tree, `P` proprietary, `E` unsigned, `F` forced.
-    pub taint: String,
-    /// What works only with it: `root disk`, or an interface.
-    pub drives: Vec<String>,
 }
 
 /// How the clock is kept.
@@ -170,56 +159,6 @@ fn without_user(value: &str) -> String {
     if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
 }
 
-/// Modules that are not of the kernel's own tree, and what depends on them. A container has none of its own.
-pub(super) fn foreign_modules(host: &Host) -> Result<Vec<ForeignModule>> {
-    let mut users: Vec<(String, String)> = Vec::new();
-    for interface in host.list(Path::new("/sys/class/net"))? {
-        let device = Path::new("/sys/class/net").join(&interface).join("device");
-        users.extend(driver(host, &device)?.map(|name| (name, interface)));
-    }
-    for device in root_devices(host)? {
-        users.extend(driver(host, &device)?.map(|name| (name, "root disk".to_owned())));
-    }
-    let mut found = Vec::new();
-    for name in host.list(Path::new("/sys/module"))? {
-        let path = Path::new("/sys/module").join(&name).join("taint");
-        let taint = host.read_text(&path).ok().flatten().unwrap_or_default().trim().to_owned();
-        if taint.chars().any(|letter| "OPEF".contains(letter)) {
-            let drives = users.iter().filter(|(module, _)| *module == name).map(|(_, what)| what.clone()).collect();
-            found.push(ForeignModule { name, taint, drives });
-        }
-    }
-    Ok(found)
-}
-
-/// The module behind a device of `/sys`: the link `driver/module`.
-fn driver(host: &Host, device: &Path) -> Result<Option<String>> {
-    let link = host.link_target(&device.join("driver/module"))?;
-    Ok(link.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
-}
-
-/// Devices of the disks below `/`, through partitions, LVM and RAID (`slaves`).
-fn root_devices(host: &Host) -> Result<Vec<PathBuf>> {
-    let table = host.read_text(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
-    let root = table.lines().rfind(|line| mount_point(line).as_deref() == Some(Path::new("/")));
-    let Some(number) = root.and_then(|line| line.split(' ').nth(2)) else { return Ok(Vec::new()) };
-    let (mut left, mut found) = (vec![PathBuf::from("/sys/dev/block").join(number)], Vec::new());
-    while let Some(block) = left.pop() {
-        for slave in host.list(&block.join("slaves"))? {
-            left.push(block.join("slaves").join(slave));
-        }
-        // A partition is inside the directory of its disk.
-        for disk in [block.clone(), block.join("..")] {
-            // Controllers are further up: the disk of a SCSI host has the driver `sd`, its host adapter the one that counts.
-            found.extend(["device", "device/..", "device/../..", "device/../../.."].map(|up| disk.join(up)));
-        }
-        if found.len() > 256 {
-            break;
-        }
-    }
-    Ok(found)
-}
-
 /// Names of sources that DKMS builds modules of.
 pub(super) fn dkms(host: &Host) -> Result<Vec<String>> {
     let mut names = host.list(Path::new("/var/lib/dkms"))?;
@@ -245,30 +184,6 @@ mod tests {
         let units = ["a.service", "b.timer"];
         assert_eq!(parse_active("inactive\nactive\n", &units), ["b.timer"]);
         assert!(parse_active("Failed to connect to bus\n", &units).is_empty());
-    }
-
-    #[test]
-    fn a_foreign_driver_of_the_network_or_the_root_disk_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host::under(dir.path());
-        let put = |path: &str, text: &str| host.write(Path::new(path), text.as_bytes(), 0o644).unwrap();
-        let link = |path: &str, target: &str| host.symlink(Path::new(path), Path::new(target)).unwrap();
-        put("/proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
-        for (module, taint) in [("fastnic", "OE"), ("raidcard", "PO"), ("e1000", ""), ("vbox", "O")] {
-            put(&format!("/sys/module/{module}/taint"), &format!("{taint}\n"));
-        }
-        link("/sys/class/net/eth0/device/driver/module", "../../../../module/fastnic");
-        link("/sys/class/net/eth1/device/driver/module", "../../../../module/e1000");
-        put("/sys/devices/host0/target0/0:0:0:0/block/sda/sda1/partition", "1\n");
-        link("/sys/dev/block/8:1", "../../devices/host0/target0/0:0:0:0/block/sda/sda1");
-        link("/sys/devices/host0/target0/0:0:0:0/block/sda/device", "../..");
-        link("/sys/devices/host0/driver/module", "../../../module/raidcard");
-        let found = foreign_modules(&host).unwrap();
-        let lines: Vec<String> = found
-            .iter()
-            .map(|module| format!("{} {} {}", module.name, module.taint, module.drives.join(",")))
-            .collect();
-        assert_eq!(lines, ["fastnic OE eth0", "raidcard PO root disk", "vbox O "]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod founding_guard;
 mod host_settings;
 mod preflight;
 mod preflight_checks;
+mod preflight_upgrade;
 
 const CONFIG: &str = r#"
 [cluster]

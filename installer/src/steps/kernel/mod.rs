@@ -6,6 +6,7 @@
 
 mod accept;
 mod arm;
+mod coming;
 mod drain;
 mod goal;
 mod health;
@@ -31,6 +32,7 @@ use crate::report::{Exit, Explain as _};
 use crate::restart::{Restart, Urgency, Way, boot_id};
 use crate::step::{Change, Check, Step};
 
+pub use coming::{Coming, coming, no_way_back};
 pub use shown::{Shown, shown};
 pub use trial::{SERVICE, TIMER};
 

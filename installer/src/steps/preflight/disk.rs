@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bundle::Image;
-use bundle::component::Kind;
+use bundle::component::{Kind, Package};
 
+use super::boot::{self, BOOT};
 use super::finding::Finding;
 use crate::checks::CheckName;
 use crate::context::{CURRENT, Context, HOME, STATE};
 use crate::host::Filesystem;
 use crate::steps::images::blob_path;
+use crate::steps::{kernel, os_packages};
 
 const MIB: u64 = 1 << 20;
 /// Where containerd keeps images and the writable layers of containers.
@@ -28,6 +30,13 @@ const WRITES: usize = 100;
 const MEASURING: Duration = Duration::from_secs(1);
 /// The 99th percentile that etcd asks of its disk (etcd.io, "Hardware recommendations" and its alert on `wal_fsync`).
 const FSYNC_LIMIT: Duration = Duration::from_millis(10);
+
+/// What packages become when they are unpacked, at most: a Debian kernel with modules that are not compressed grows sixfold, other
+/// packages about fourfold. The bundle signs the size of the package alone.
+const KERNEL_GROWS: u64 = 6;
+const PACKAGES_GROW: u64 = 4;
+/// Bytes of a package's content for each file in it, at least.
+const PACKAGE_FILE: u64 = 8 << 10;
 
 /// What one place will take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +94,13 @@ fn needs(context: &Context<'_>) -> Result<Vec<(PathBuf, Need)>> {
             add(wal, room(256), 64);
         }
     }
+    for (place, packed, factor) in packages(context)? {
+        add(Path::new(place), packed * factor, packed * factor / PACKAGE_FILE);
+    }
+    let coming = kernel::coming(context)?;
+    if let Some(coming) = &coming {
+        add(Path::new(BOOT), boot::need(host, &context.facts.kernel, coming)?, 8);
+    }
     for image in context.images.iter().filter(|image| context.share().has(&image.component)) {
         if is_stored(context, image) {
             continue;
@@ -98,6 +114,24 @@ fn needs(context: &Context<'_>) -> Result<Vec<(PathBuf, Need)>> {
         }
     }
     Ok(needs.into_iter().collect())
+}
+
+/// Where packages that are not on the host yet are unpacked to, their size in all, and how much they grow.
+fn packages(context: &Context<'_>) -> Result<Vec<(&'static str, u64, u64)>> {
+    let mut found = Vec::new();
+    // A database that cannot be read is a finding of its own.
+    if let Ok(Some((_, work))) = os_packages::work_on(context) {
+        found.push(("/usr", packed(work.packages()), PACKAGES_GROW));
+    }
+    if let Some(coming) = kernel::coming(context)? {
+        found.push(("/lib/modules", packed(coming.packages.into_iter()), KERNEL_GROWS));
+    }
+    found.retain(|(_, packed, _)| *packed > 0);
+    Ok(found)
+}
+
+fn packed<'a>(packages: impl Iterator<Item = &'a Package>) -> u64 {
+    packages.map(|package| package.size).sum()
 }
 
 /// What is in the store already has been paid for.
@@ -170,6 +204,12 @@ fn mount_options(context: &Context<'_>) -> Result<Vec<Finding>> {
     places.extend([("/usr/local/bin", false, false), ("/etc/systemd/system", false, false)]);
     if context.roles.run_pods() {
         places.extend([(CONTAINERD, true, true), (KUBELET, true, true)]);
+    }
+    if kernel::coming(context)?.is_some() {
+        places.extend([(BOOT, false, false), ("/lib/modules", false, false)]);
+    }
+    if matches!(os_packages::work_on(context), Ok(Some((_, work))) if !work.is_empty()) {
+        places.push(("/usr", true, false));
     }
     let mut findings = Vec::new();
     for (place, runs, setuid) in places {

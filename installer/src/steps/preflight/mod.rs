@@ -2,6 +2,7 @@
 //! given at once, each with what was found, what is needed and what to do. Limits of a host (a container's capped limits,
 //! missing modules) are reported, not refused.
 
+mod boot;
 mod disk;
 mod finding;
 mod founding;
@@ -14,6 +15,8 @@ mod peers;
 pub(crate) mod ports;
 mod proxy_mode;
 mod scope;
+mod skew;
+mod sysctls;
 mod system;
 
 use anyhow::{Result, anyhow};
@@ -33,7 +36,11 @@ pub struct Preflight;
 pub fn findings(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut findings = machine::look(context);
     findings.extend(system::look(context));
+    if context.roles.run_pods() {
+        findings.extend(sysctls::look(context)?);
+    }
     findings.extend(disk::look(context)?);
+    findings.extend(boot::look(context)?);
     findings.extend(network::look(context)?);
     findings.extend(names::look(context)?);
     findings.extend(neighbours::look(context));
@@ -42,6 +49,7 @@ pub fn findings(context: &Context<'_>) -> Result<Vec<Finding>> {
     findings.extend(scope::look(context)?);
     findings.extend(founding::look(context)?);
     findings.extend(leftovers::look(context)?);
+    findings.extend(skew::look(context));
     for finding in &mut findings {
         if finding.verdict == Verdict::Refused && context.ignored.contains(&finding.check) {
             finding.verdict = Verdict::Ignored;

@@ -10,7 +10,8 @@ use crate::config::KernelPolicy;
 use crate::config::host::Selinux;
 use crate::context::Context;
 use crate::distro;
-use crate::facts::{Facts, SeLinux};
+use crate::facts::{Facts, ROOT_DISK, SeLinux};
+use crate::steps::kernel;
 
 /// The oldest kernel that containerd, runc and the kubelet are built for: that of EL8, with its backports.
 const KERNEL_NEEDED: (u32, u32) = (4, 18);
@@ -20,12 +21,11 @@ const ENTROPY_NEEDED: u64 = 128;
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
     let facts = context.facts;
-    let mut findings = vec![distribution(facts), capabilities(facts), kernel(facts)];
+    let mut findings = vec![distribution(facts), capabilities(facts), running(facts)];
     findings.extend(selinux(context));
     findings.extend(apparmor(context));
     if context.roles.run_pods() {
         findings.extend(modules(context));
-        findings.push(forwarding(facts));
     }
     findings.extend(secure_boot(context));
     findings.extend(foreign_modules(context));
@@ -63,7 +63,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-fn kernel(facts: &Facts) -> Finding {
+fn running(facts: &Facts) -> Finding {
     let (major, minor) = KERNEL_NEEDED;
     if version(&facts.kernel).is_some_and(|version| version < KERNEL_NEEDED) {
         let needed = format!("{major}.{minor} or newer");
@@ -150,22 +150,6 @@ fn modules(context: &Context<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Without it no packet of a pod leaves the host.
-fn forwarding(facts: &Facts) -> Finding {
-    let (name, key) = (CheckName::Sysctls, "net.ipv4.ip_forward");
-    let subject = "sysctls";
-    if facts.writable_sysctls.contains(key) {
-        return Finding::good(name, subject, format!("{key} can be set"));
-    }
-    let needed = "it, to route packets of pods";
-    if facts.container.is_some() {
-        let advice = "let the machine give this container a /proc/sys/net of its own";
-        return Finding::limit(name, subject, format!("{key} cannot be set here"), needed).advise(advice);
-    }
-    let advice = "use a kernel with IPv4 forwarding, and a writable /proc/sys";
-    Finding::refused(name, subject, format!("{key} cannot be set"), needed, advice)
-}
-
 /// Names of the kernel packages that the bundle has for this distribution.
 fn kernel_packages<'a>(context: &'a Context<'_>) -> Vec<&'a str> {
     let share = context.share();
@@ -197,27 +181,33 @@ fn secure_boot(context: &Context<'_>) -> Option<Finding> {
     Some(Finding::refused(name, subject, found, "a kernel that this firmware starts", advice))
 }
 
-/// Drivers of others: a new kernel starts without them until somebody builds them for it.
+/// Drivers of others: a new kernel starts without them until somebody builds them for it. When one comes, that is no kernel
+/// for a host whose root disk or network needs them.
 fn foreign_modules(context: &Context<'_>) -> Vec<Finding> {
     let (facts, name) = (context.facts, CheckName::OutOfTreeModules);
+    let coming = kernel::coming(context).ok().flatten();
+    let needs = |what: &String| what == ROOT_DISK || ways(context).contains(what.as_str());
     let mut findings = Vec::new();
     for module in &facts.foreign_modules {
         let subject = format!("module `{}`", module.name);
+        let taint = &module.taint;
         if module.drives.is_empty() {
-            findings.push(Finding::limit(
-                name,
-                subject,
-                format!("not of the kernel's own tree (taint {})", module.taint),
-                "it is not there after a kernel upgrade until somebody builds it",
-            ));
+            let found = format!("not of the kernel's own tree (taint {taint})");
+            let follows = "it is not there after a kernel upgrade until somebody builds it";
+            findings.push(Finding::limit(name, subject, found, follows));
             continue;
         }
-        let found = format!(
-            "it drives {}, and is not of the kernel's own tree (taint {})",
-            module.drives.join(", "),
-            module.taint
-        );
-        findings.push(Finding::limit(name, subject, found, "it has to be built anew for another kernel"));
+        let found =
+            format!("it drives {}, and is not of the kernel's own tree (taint {taint})", module.drives.join(", "));
+        match &coming {
+            Some(coming) if module.drives.iter().any(needs) => {
+                let needed = format!("a driver that Linux {} has, or the host comes up without it", coming.release);
+                let advice = "use the kernel's own driver, or set `[kernel] policy = \"keep\"`; ignore it when the module is built \
+                              for that kernel as soon as it is installed (DKMS with headers and compiler)";
+                findings.push(Finding::refused(name, subject, found, needed, advice));
+            }
+            _ => findings.push(Finding::limit(name, subject, found, "it has to be built anew for another kernel")),
+        }
     }
     if !facts.dkms.is_empty() {
         let found = facts.dkms.join(", ");
@@ -229,6 +219,14 @@ fn foreign_modules(context: &Context<'_>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Interfaces that this host cannot do without: that of its address, those of its default routes.
+fn ways<'a>(context: &'a Context<'_>) -> BTreeSet<&'a str> {
+    let facts = context.facts;
+    let own = facts.addresses.iter().filter(|found| found.address == context.node.address);
+    let routes = facts.default_routes.iter().map(|route| route.interface.as_str());
+    own.map(|found| found.interface.as_str()).chain(routes).collect()
 }
 
 fn entropy(facts: &Facts) -> Option<Finding> {

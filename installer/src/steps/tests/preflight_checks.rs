@@ -7,19 +7,20 @@ use std::time::Duration;
 use bundle::component::{Kind, Package, Relations, Role};
 use jiff::Timestamp;
 
+use super::preflight_upgrade::{self, bring_kernel, foreign};
 use super::{Bed, disk};
 use crate::checks::CheckName;
 use crate::config::ProxyMode;
 use crate::config::host::{Firewall, Swap};
 use crate::context::Context;
-use crate::facts::{Address, Chain, DefaultRoute, ForeignModule, Interface, SeLinux};
+use crate::facts::{Address, Chain, DefaultRoute, Interface, SeLinux};
 use crate::host::{Filesystem, Reply};
 use crate::report::{Exit, exit_of, render};
 use crate::step::{Check, Step};
 use crate::steps::preflight::{Finding, Preflight, Verdict, findings};
 
 /// A reason for a check to fire: how the host is made so, how bad that is, and what it says.
-type Reason = (CheckName, fn(&mut Bed), Verdict, &'static str);
+pub(super) type Reason = (CheckName, fn(&mut Bed), Verdict, &'static str);
 
 const REASONS: &[Reason] = &[
     (CheckName::Architecture, |bed| bed.facts.architecture = None, Verdict::Refused, "amd64 or arm64"),
@@ -37,6 +38,25 @@ const REASONS: &[Reason] = &[
     ),
     (CheckName::Systemd, |bed| bed.facts.systemd = false, Verdict::Refused, "systemd as process 1"),
     (CheckName::Cgroup, |bed| bed.facts.cgroup = crate::facts::Cgroup::Missing, Verdict::Refused, "version 1 or 2"),
+    (
+        CheckName::Systemd,
+        |bed| drop(bed.facts.tools.insert("systemctl".to_owned(), "219".to_owned())),
+        Verdict::Refused,
+        "found version 219; needed: 239 or newer",
+    ),
+    (
+        CheckName::Cgroup,
+        |bed| {
+            bed.facts.cgroup = crate::facts::Cgroup::V1;
+            for component in &mut bed.components {
+                if component.name.as_str() == "kubelet" {
+                    component.version = "1.35.0".parse().unwrap();
+                }
+            }
+        },
+        Verdict::Refused,
+        "version 2 for Kubernetes 1.35.0",
+    ),
     (CheckName::Processors, |bed| bed.facts.cpus = 1, Verdict::Limit, "2 are better"),
     (CheckName::Memory, |bed| bed.facts.memory_mib = 900, Verdict::Refused, "found 900 MiB"),
     (
@@ -125,6 +145,27 @@ const REASONS: &[Reason] = &[
         "it drives eth0, root disk",
     ),
     (CheckName::OutOfTreeModules, |bed| bed.facts.dkms = vec!["zfs".to_owned()], Verdict::Limit, "DKMS: zfs"),
+    (
+        CheckName::Disk,
+        |bed| {
+            bring_packages(bed, 30 << 20, "");
+            bed.host.fake().set_filesystem("/usr", Filesystem { device: "8:4".to_owned(), ..disk(100) });
+        },
+        Verdict::Refused,
+        "120 MiB for `/usr`",
+    ),
+    (
+        CheckName::Sysctls,
+        |bed| bed.facts.missing_sysctls.push("kernel.keys.root_maxkeys".to_owned()),
+        Verdict::Refused,
+        "no kernel.keys.root_maxkeys; needed: them: the kubelet does not start",
+    ),
+    (
+        CheckName::Sysctls,
+        |bed| bed.put("/etc/sysctl.d/99-zz-hardening.conf", "# CIS\nnet.ipv4.ip_forward = 0\n"),
+        Verdict::Refused,
+        "line 2 of `/etc/sysctl.d/99-zz-hardening.conf` sets it to 0 at boot",
+    ),
     (CheckName::Entropy, |bed| bed.facts.entropy = Some(12), Verdict::Limit, "12 bits"),
     (
         CheckName::ImmutableFiles,
@@ -258,32 +299,10 @@ const REASONS: &[Reason] = &[
         CheckName::SecureBoot,
         |bed| {
             bed.facts.security.secure_boot = Some(true);
-            let name = "linux-image-6.12.9-amd64-unsigned";
-            let mut kernel = bundle::fake::component("kernel-debian-12", "1", Kind::Kernel, &[Role::Master]).unwrap();
-            kernel.distribution = Some("debian-12".to_owned());
-            let package = serde_json::json!({"name": name, "version": "6.12.9-1", "file": format!("{name}.deb"),
-                "sha256": bundle::Digest::of(b"x"), "size": 1});
-            kernel.packages.push(serde_json::from_value(package).unwrap());
-            bed.components.push(kernel);
+            bring_kernel(bed, "linux-image-6.12.9-amd64-unsigned", 1);
         },
         Verdict::Limit,
         "that kernel would not start here",
-    ),
-    (
-        CheckName::SecureBoot,
-        |bed| {
-            bed.config.kernel.policy = crate::config::KernelPolicy::Bundle;
-            bed.facts.security.secure_boot = Some(true);
-            let name = "linux-image-6.12.9-amd64-unsigned";
-            let mut kernel = bundle::fake::component("kernel-debian-12", "1", Kind::Kernel, &[Role::Master]).unwrap();
-            kernel.distribution = Some("debian-12".to_owned());
-            let package = serde_json::json!({"name": name, "version": "6.12.9-1", "file": format!("{name}.deb"),
-                "sha256": bundle::Digest::of(b"x"), "size": 1});
-            kernel.packages.push(serde_json::from_value(package).unwrap());
-            bed.components.push(kernel);
-        },
-        Verdict::Refused,
-        "a kernel that this firmware starts",
     ),
     (
         CheckName::Clock,
@@ -340,19 +359,7 @@ const REASONS: &[Reason] = &[
     (
         CheckName::Packages,
         |bed| {
-            let mut packages =
-                bundle::fake::component("packages-debian-12", "1", Kind::Packages, &[Role::Master]).unwrap();
-            packages.distribution = Some("debian-12".to_owned());
-            packages.packages.push(Package {
-                name: "jq".to_owned(),
-                version: "1.6-1".to_owned(),
-                file: "jq_1.6-1_amd64.deb".to_owned(),
-                sha256: bundle::Digest::of(b"jq"),
-                size: 2,
-                architecture: "amd64".to_owned(),
-                relations: Relations { depends: "libc6 (>= 2.34)".to_owned(), ..Relations::default() },
-            });
-            bed.components.push(packages);
+            bring_packages(bed, 2, "libc6 (>= 2.34)");
             let status = b"Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.31-1\n";
             bed.host.write(Path::new("/var/lib/dpkg/status"), status, 0o644).unwrap();
         },
@@ -361,12 +368,22 @@ const REASONS: &[Reason] = &[
     ),
 ];
 
-fn foreign(name: &str, drives: &[&str]) -> ForeignModule {
-    ForeignModule {
-        name: name.to_owned(),
-        taint: "OE".to_owned(),
-        drives: drives.iter().map(|what| (*what).to_owned()).collect(),
-    }
+/// The bundle brings a package of this many bytes, and the host has a package database.
+fn bring_packages(bed: &mut Bed, size: u64, depends: &str) {
+    let mut packages = bundle::fake::component("packages-debian-12", "1", Kind::Packages, &[Role::Master]).unwrap();
+    packages.distribution = Some("debian-12".to_owned());
+    packages.packages.push(Package {
+        name: "jq".to_owned(),
+        version: "1.6-1".to_owned(),
+        file: "jq_1.6-1_amd64.deb".to_owned(),
+        sha256: bundle::Digest::of(b"jq"),
+        size,
+        architecture: "amd64".to_owned(),
+        relations: Relations { depends: depends.to_owned(), ..Relations::default() },
+    });
+    bed.components.push(packages);
+    let status = b"Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36-9\n";
+    bed.host.write(Path::new("/var/lib/dpkg/status"), status, 0o644).unwrap();
 }
 
 fn address(interface: &str, address: &str) -> Address {
@@ -383,7 +400,7 @@ fn chain(hook: &str, policy: &str) -> Chain {
     }
 }
 
-fn look(bed: &Bed) -> Vec<Finding> {
+pub(super) fn look(bed: &Bed) -> Vec<Finding> {
     findings(&Context { created: Some("2026-11-01"), ..bed.context() }).unwrap()
 }
 
@@ -397,7 +414,7 @@ fn a_host_as_it_should_be_gives_no_reason() {
 
 #[test]
 fn every_reason_is_found_and_only_that() {
-    for (name, spoil, verdict, part) in REASONS {
+    for (name, spoil, verdict, part) in REASONS.iter().chain(preflight_upgrade::REASONS) {
         let mut bed = Bed::new();
         spoil(&mut bed);
         let bad: Vec<Finding> = look(&bed).into_iter().filter(|finding| finding.verdict != Verdict::Good).collect();
@@ -410,7 +427,8 @@ fn every_reason_is_found_and_only_that() {
 
 #[test]
 fn whatever_can_be_ignored_is_a_limit_then_and_the_rest_stays_refused() {
-    for (name, spoil, _, _) in REASONS.iter().filter(|(_, _, verdict, _)| *verdict == Verdict::Refused) {
+    let all = REASONS.iter().chain(preflight_upgrade::REASONS);
+    for (name, spoil, _, _) in all.filter(|(_, _, verdict, _)| *verdict == Verdict::Refused) {
         let mut bed = Bed::new();
         spoil(&mut bed);
         let context = |bed: &Bed| Preflight.check(&Context { created: Some("2026-11-01"), ..bed.context() });
