@@ -1,13 +1,19 @@
 //! The before-images: files, sysctls, units and the like as they were before Sealift changed them.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 
 use super::{Reset, places, units};
 use crate::context::{ETC, HOME, STATE};
+use crate::event::Event;
 use crate::host::Host;
-use crate::host::packages::policy;
+use crate::host::packages::{self, policy};
 use crate::journal::BeforeImage;
 use crate::step::Target;
+
+/// How long another program that changes packages is waited for; the dpkg of a killed run may still be at work.
+const PACKAGES: Duration = Duration::from_secs(600);
 
 impl Reset<'_> {
     /// Puts everything back that the journal knows. One target that cannot be put back does not keep the others.
@@ -26,11 +32,8 @@ impl Reset<'_> {
         // What sets or uses them goes first.
         let is_module = |target: &Target| matches!(target, Target::Module(_));
         let (mut done, mut failed) = (Vec::new(), Vec::new());
-        // Left by a run that died while packages were installed.
-        if policy::is_left(self.host)? {
-            policy::put_back(self.host)?;
-            done.push(format!("put {} back", policy::POLICY));
-        }
+        // Before masks go: services of packages must not start by themselves.
+        done.extend(self.packages()?);
         if let Some(journal) = &self.journal {
             let mut restore = |wanted: &dyn Fn(&Target) -> bool| {
                 for (target, image) in journal.images().filter(|(target, _)| wanted(target) && !own(target)) {
@@ -70,6 +73,27 @@ impl Reset<'_> {
     }
 }
 
+impl Reset<'_> {
+    /// Settles what a run left that died while it installed packages.
+    fn packages(&mut self) -> Result<Vec<String>> {
+        let step = self.part;
+        let say = |text| self.events.emit(&Event::Note { step: step.to_owned(), text });
+        match packages::settle(self.host, PACKAGES, &say) {
+            Ok(settled) => {
+                self.left.extend(settled.left);
+                Ok(settled.done)
+            }
+            Err(error) if self.options.force => {
+                // The host's own must come back whatever happens: what it lies aside in is deleted next.
+                policy::put_back(self.host)?;
+                self.left.push(format!("packages that an interrupted run was installing: {error:#}"));
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Modules need each other: again as long as one more goes. Gives what was done and what is left, for people.
 fn unload(host: &Host, mut images: Vec<(&Target, &BeforeImage)>) -> Result<(Vec<String>, Vec<String>)> {
     let (mut done, mut left) = (Vec::new(), Vec::new());
@@ -97,7 +121,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::event::Recorded;
     use crate::host::Reply;
+    use crate::reset::{Options, Survey};
 
     #[test]
     fn modules_go_in_whatever_order_they_can_and_one_in_use_stays() {
@@ -125,5 +151,26 @@ mod tests {
         assert_eq!(left, ["kernel module br_netfilter stays loaded until the next boot: it is in use"]);
         let kept = [(&targets[1], &BeforeImage::Present)];
         assert_eq!(unload(&host, kept.to_vec()).unwrap(), (Vec::new(), Vec::new()), "it was loaded before");
+    }
+
+    /// What the operator's policy lies aside in is deleted afterwards.
+    #[test]
+    fn the_operators_policy_comes_back_also_when_packages_cannot_be_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::under(directory.path());
+        let (policy, own) = (Path::new(policy::POLICY), b"#!/bin/sh\nexit 104\n");
+        host.write(policy, own, 0o755).unwrap();
+        policy::forbid(&host).unwrap();
+        let status = "Package: jq\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n";
+        host.write(Path::new("/var/lib/dpkg/status"), status.as_bytes(), 0o644).unwrap();
+        host.fake().on("systemctl", Reply::ok(""));
+        host.fake().on_lock(|path| path.ends_with("lock-frontend").then_some(812));
+        let (events, survey) = (Recorded::default(), Survey::default());
+        let undo = |force| Reset::new(&host, &events, &survey, Options { force, drain: None }).unwrap().undo();
+        let error = format!("{:#}", undo(false).unwrap_err());
+        assert!(error.contains("process 812 holds"), "{error}");
+        assert!(!host.has(policy, own, 0o755).unwrap(), "dpkg may be at work");
+        undo(true).unwrap();
+        assert!(host.has(policy, own, 0o755).unwrap());
     }
 }

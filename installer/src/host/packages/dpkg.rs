@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Installed, Relation, State};
+use super::{Installed, MultiArch, Relation, State};
 use crate::host::Host;
 
 /// The database.
@@ -53,6 +53,12 @@ fn merge(packages: &mut BTreeMap<String, Vec<Installed>>, text: &str) -> Result<
         entries.push(Installed {
             version: fields.get("version").cloned().unwrap_or_default(),
             architecture,
+            multi_arch: match fields.get("multi-arch").map(String::as_str) {
+                Some("same") => MultiArch::Same,
+                Some("foreign") => MultiArch::Foreign,
+                Some("allowed") => MultiArch::Allowed,
+                _ => MultiArch::No,
+            },
             state,
             reinstall: flag == Some("reinstreq"),
             held: want == Some("hold"),

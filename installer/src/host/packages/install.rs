@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use bundle::Digest;
 use bundle::digest::Hashing;
+use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
+use super::record::{self, Record};
 use super::{Database, Family, policy, services};
 use crate::host::{Command, Finished, Host};
 use crate::report::Explain as _;
@@ -23,7 +25,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const RUNS: usize = 20;
 
 /// A package file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archive {
     /// Package name.
     pub name: String,
@@ -39,7 +41,8 @@ pub struct Archive {
 
 /// What becomes of an older package of the same name. For dpkg both are the same: packages that stand beside each other have
 /// different names there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// It is replaced.
     Upgrade,
@@ -48,7 +51,7 @@ pub enum Mode {
 }
 
 /// Installs packages; see the module. Waits at most `patience` for another program that changes packages; `say` is told
-/// what takes time. An interrupted dpkg is repaired first, also when there is nothing to install.
+/// what takes time. What an interrupted dpkg or rpm left is finished first, also when there is nothing to install.
 pub fn install(
     host: &Host,
     family: Family,
@@ -58,21 +61,30 @@ pub fn install(
     say: &dyn Fn(String),
 ) -> Result<()> {
     let lock = Lock::take(host, family, patience, say)?;
-    services::remember(host, archives)?;
-    let done = match family {
+    install_with(host, &lock, archives, mode, say)
+}
+
+/// As [`install`], with the lock that the caller has: nobody else has changed packages since it was taken.
+pub fn install_with(host: &Host, lock: &Lock, archives: &[Archive], mode: Mode, say: &dyn Fn(String)) -> Result<()> {
+    let done = match lock.family {
         Family::Dpkg => {
+            let all: Vec<&Archive> = archives.iter().collect();
+            Record::begin(host, &all, mode)?;
             policy::forbid(host)?;
-            let done = with_dpkg(host, archives, &lock, say);
+            let done = with_dpkg(host, archives, lock, say);
             // Also after a failure: only death leaves it to the next run.
             let back = policy::put_back(host);
             done.and(back)
         }
-        Family::Rpm => with_rpm(host, archives, mode),
+        Family::Rpm => replay(host, say).and_then(|()| with_rpm(host, archives, mode)),
     };
-    let disabled = services::disable(host, family, say);
+    let Some(record) = Record::read(host)? else { return done };
+    let disabled = services::disable(host, lock.family, &record, say);
     done?;
+    // Neither dpkg nor rpm waits until what scripts and hooks wrote has reached the disk.
+    host.run(&Command::new("sync").timeout(LONGEST))?;
     disabled?;
-    services::forget(host)
+    record::forget(host)
 }
 
 /// Hashed files, open: the names last as long as this does.
@@ -110,14 +122,19 @@ fn open(host: &Host, archives: &[&Archive]) -> Result<Opened> {
     Ok(opened)
 }
 
-/// dpkg that asks nothing and keeps what the operator changed.
-fn dpkg(lock: &Lock) -> Command {
+/// dpkg that asks nothing, keeps what the operator changed, and writes safely even where its configuration says otherwise (as
+/// images of containers and clouds do).
+pub(super) fn dpkg(lock: &Lock) -> Command {
     let mut command = Command::new("dpkg")
-        .args(["--force-confdef", "--force-confold", "--refuse-downgrade"])
+        .args(["--force-confdef", "--force-confold", "--refuse-downgrade", "--refuse-unsafe-io"])
         .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("DEBIAN_PRIORITY", "critical")
         .env("DEBCONF_NOWARNINGS", "yes")
         .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
         .env("UCF_FORCE_CONFFOLD", "1")
+        // Hooks of the operator's: restart no services, show no changelogs.
+        .env("NEEDRESTART_SUSPEND", "1")
+        .env("APT_LISTCHANGES_FRONTEND", "none")
         .timeout(LONGEST);
     if lock.is_frontend() {
         command = command.env("DPKG_FRONTEND_LOCKED", "1");
@@ -135,7 +152,7 @@ fn with_dpkg(host: &Host, archives: &[Archive], lock: &Lock, say: &dyn Fn(String
         }
         let opened = open(host, &missing)?;
         let command = dpkg(lock).arg("--install").args(&opened.names);
-        let finished = host.try_run(&command)?;
+        let finished = attempt(host, &command)?;
         drop(opened.files);
         if finished.success() {
             continue;
@@ -188,20 +205,71 @@ fn with_rpm(host: &Host, archives: &[Archive], mode: Mode) -> Result<()> {
         return Ok(());
     }
     let opened = open(host, &missing)?;
+    let what = "installing packages with rpm";
+    run(host, rpm(mode).arg("--test"), &missing, &opened, what)?;
+    Record::begin(host, &missing, mode)?;
+    run(host, rpm(mode), &missing, &opened, what)
+}
+
+/// Finishes what an interrupted rpm left: all packages of that transaction once more, with their scripts. Their entries in the
+/// database do not tell how far each had got.
+pub(super) fn replay(host: &Host, say: &dyn Fn(String)) -> Result<()> {
+    let Some(mut record) = Record::read(host)? else { return Ok(()) };
+    if record.begun.is_empty() {
+        return Ok(());
+    }
+    say("finishing what an interrupted rpm left".to_owned());
+    // The database itself may have suffered (Berkeley DB, up to Enterprise Linux 8).
+    if !host.try_run(&Command::new("rpmdb").arg("--verifydb").timeout(LONGEST))?.success() {
+        host.run(&Command::new("rpmdb").arg("--rebuilddb").timeout(LONGEST)).context("repairing rpm's database")?;
+    }
+    let database = Database::read(host)?.context("the host's package database has gone")?;
+    for mode in [Mode::Upgrade, Mode::Beside] {
+        let mut again = Vec::new();
+        for archive in record.begun.iter().filter(|begun| begun.mode == mode).map(|begun| &begun.archive) {
+            let newer = |version: &str| Family::Rpm.compare(version, &archive.version).is_gt();
+            if mode == Mode::Upgrade && database.find(&archive.name).is_some_and(|entry| newer(&entry.version)) {
+                continue;
+            }
+            if host.exists(&archive.path)? {
+                again.push(archive);
+            } else {
+                say(format!(
+                    "package {} {} is not in the store any more: `dnf reinstall {}` finishes it",
+                    archive.name, archive.version, archive.name
+                ));
+            }
+        }
+        if !again.is_empty() {
+            let opened = open(host, &again)?;
+            let command = rpm(mode).arg("--replacepkgs");
+            run(host, command, &again, &opened, "finishing what an interrupted rpm left")?;
+        }
+    }
+    record.ended(host)
+}
+
+/// rpm that asks nothing and starts nothing.
+fn rpm(mode: Mode) -> Command {
     let verb = match mode {
         Mode::Upgrade => "--upgrade",
         Mode::Beside => "--install",
     };
     // The bundle's own signature vouches for the files; keys of distributions need not be known to this host's rpm.
-    let rpm = || Command::new("rpm").args([verb, "--nosignature"]).env("SYSTEMD_OFFLINE", "1").timeout(LONGEST);
-    for command in [rpm().arg("--test"), rpm()] {
-        let finished = host.try_run(&command.args(&opened.names))?;
-        if !finished.success() {
-            return failed("installing packages with rpm", &named(&finished, &missing, &opened.names));
-        }
-    }
-    // rpm leaves it to the kernel when files reach the disk.
-    host.run(&Command::new("sync").timeout(LONGEST)).map(drop)
+    Command::new("rpm").args([verb, "--nosignature"]).env("SYSTEMD_OFFLINE", "1").timeout(LONGEST)
+}
+
+fn run(host: &Host, command: Command, archives: &[&Archive], opened: &Opened, what: &str) -> Result<()> {
+    let finished = attempt(host, &command.args(&opened.names))?;
+    if finished.success() { Ok(()) } else { failed(what, &named(&finished, archives, &opened.names)) }
+}
+
+/// Runs dpkg or rpm. Its deadline is meant for a script that waits for something that never comes.
+fn attempt(host: &Host, command: &Command) -> Result<Finished> {
+    host.try_run(command).hint(
+        "if a script of a package hangs, `journalctl` and `/var/log/dpkg.log` tell which; then run the same command again: it \
+         finishes what is half installed",
+    )
 }
 
 /// The last lines of what was said, with names of packages instead of descriptors.

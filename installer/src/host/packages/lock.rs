@@ -20,6 +20,8 @@ const DPKG: &str = "/var/lib/dpkg/lock";
 const RPM: [&str; 2] = ["/usr/lib/sysimage/rpm/.rpm.lock", "/var/lib/rpm/.rpm.lock"];
 /// Between two attempts.
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two lines about the same holder.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// The process that has a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,16 +70,18 @@ fn holder_of(host: &Host, path: &Path) -> Result<Option<Holder>> {
 
 /// The right to change packages, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
+    /// Whose packages.
+    pub(super) family: Family,
     /// dpkg's frontend lock.
     frontend: Option<fs_err::File>,
 }
 
 impl Lock {
     /// Takes it; while another process has it, `say` tells who, and after `patience` that is a refusal.
-    pub(super) fn take(host: &Host, family: Family, patience: Duration, say: &dyn Fn(String)) -> Result<Self> {
+    pub fn take(host: &Host, family: Family, patience: Duration, say: &dyn Fn(String)) -> Result<Self> {
         let start = host.monotonic();
-        let mut said = None;
+        let mut said: Option<(Holder, Duration)> = None;
         loop {
             let holder = match Self::attempt(host, family)? {
                 Ok(lock) => return Ok(lock),
@@ -96,9 +100,9 @@ impl Lock {
                     .exit(Exit::Preflight)
                     .hint(hint);
             }
-            if said.as_ref() != Some(&holder) {
-                say(format!("waiting: {holder}"));
-                said = Some(holder);
+            if said.as_ref().is_none_or(|(known, at)| *known != holder || waited.saturating_sub(*at) >= AGAIN) {
+                say(format!("waiting, {} s more at most: {holder}", patience.saturating_sub(waited).as_secs()));
+                said = Some((holder, waited));
             }
             host.pause(EVERY);
         }
@@ -107,7 +111,7 @@ impl Lock {
     fn attempt(host: &Host, family: Family) -> Result<Result<Self, Holder>> {
         if family == Family::Rpm {
             return Ok(match holder(host, family)? {
-                None => Ok(Self { frontend: None }),
+                None => Ok(Self { family, frontend: None }),
                 Some(holder) => Err(holder),
             });
         }
@@ -118,7 +122,7 @@ impl Lock {
         };
         // One that was started by hand, or that a killed front end left running, has only this.
         Ok(match holder_of(host, Path::new(DPKG))? {
-            None => Ok(Self { frontend: Some(frontend) }),
+            None => Ok(Self { family, frontend: Some(frontend) }),
             Some(holder) => Err(holder),
         })
     }

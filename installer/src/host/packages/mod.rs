@@ -7,8 +7,10 @@ mod dpkg;
 mod install;
 mod lock;
 pub mod policy;
+mod record;
 mod rpm;
 pub mod services;
+mod settle;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -19,8 +21,9 @@ use serde::Serialize;
 
 use super::Host;
 
-pub use install::{Archive, Mode, install};
-pub use lock::{Holder, holder};
+pub use install::{Archive, Mode, install, install_with};
+pub use lock::{Holder, Lock, holder};
+pub use settle::{Left, Settled, left, settle};
 
 /// Whose packages a host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,6 +93,21 @@ impl State {
     }
 }
 
+/// What packages of other architectures may count on (deb-control(5), `Multi-Arch`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MultiArch {
+    /// It serves its own architecture alone.
+    #[default]
+    No,
+    /// The same, and it may be there for several at once, in one version.
+    Same,
+    /// It serves every architecture.
+    Foreign,
+    /// It serves those of other architectures that ask for `NAME:any`.
+    Allowed,
+}
+
 /// One package of the database. A name may be there several times: for another architecture, or (rpm) as several kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Installed {
@@ -97,6 +115,8 @@ pub struct Installed {
     pub version: String,
     /// As the distribution names it: `amd64`, `x86_64`, `all`, `noarch`.
     pub architecture: String,
+    /// What packages of other architectures may count on (dpkg only).
+    pub multi_arch: MultiArch,
     /// How far it has got.
     pub state: State,
     /// dpkg cannot repair it by configuring: it wants its archive again.
@@ -123,11 +143,18 @@ pub enum Relation {
     Breaks,
 }
 
+/// Whether an architecture is none in particular.
+fn is_for_all(architecture: &str) -> bool {
+    matches!(architecture, "" | "all" | "noarch" | "(none)")
+}
+
 /// All packages of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Database {
     /// Whose.
     pub family: Family,
+    /// The architecture of the package tool itself, whose packages the host runs on; `None` when the tool is no package here.
+    native: Option<String>,
     packages: BTreeMap<String, Vec<Installed>>,
 }
 
@@ -137,9 +164,35 @@ impl Database {
     pub fn read(host: &Host) -> Result<Option<Self>> {
         let packages = dpkg::read(host)?;
         if !packages.is_empty() {
-            return Ok(Some(Self { family: Family::Dpkg, packages }));
+            return Ok(Some(Self::new(Family::Dpkg, packages)));
         }
-        Ok(rpm::read(host)?.map(|packages| Self { family: Family::Rpm, packages }))
+        Ok(rpm::read(host)?.map(|packages| Self::new(Family::Rpm, packages)))
+    }
+
+    fn new(family: Family, packages: BTreeMap<String, Vec<Installed>>) -> Self {
+        let tool = packages.get(family.program()).and_then(|entries| entries.first());
+        let native = tool.map(|tool| tool.architecture.clone());
+        Self { family, native, packages }
+    }
+
+    /// Whether an entry serves packages of an architecture: a `libc6:i386` is none for those of amd64. `any` is asked for by
+    /// `NAME:any`. Packages for no architecture in particular count as the host's own (Debian policy, chapter 5).
+    pub fn serves(&self, entry: &Installed, architecture: &str, any: bool) -> bool {
+        let Some(native) = &self.native else { return true };
+        let name = |name| if is_for_all(name) { native.as_str() } else { name };
+        name(&entry.architecture) == name(architecture)
+            || entry.multi_arch == MultiArch::Foreign
+            || (any && entry.multi_arch == MultiArch::Allowed)
+    }
+
+    /// Whether an entry is for the host's own architecture.
+    pub fn is_native(&self, entry: &Installed) -> bool {
+        self.native.as_ref().is_none_or(|native| is_for_all(&entry.architecture) || entry.architecture == *native)
+    }
+
+    /// Whether an entry serves the host's own packages.
+    pub fn is_own(&self, entry: &Installed) -> bool {
+        self.serves(entry, "", false)
     }
 
     /// All entries of a name, also those that are only half there.
@@ -147,17 +200,19 @@ impl Database {
         self.packages.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The newest entry of a name that is installed or on its way to be; what was removed and left its configuration does not
-    /// count.
+    /// The newest entry of a name, for the host's own architecture, that is installed or on its way to be; what was removed
+    /// and left its configuration does not count.
     pub fn find(&self, name: &str) -> Option<&Installed> {
-        let there = self.entries(name).iter().filter(|entry| entry.state != State::ConfigFiles);
+        let own = self.entries(name).iter().filter(|entry| self.is_own(entry));
+        let there = own.filter(|entry| entry.state != State::ConfigFiles);
         there.max_by(|left, right| self.family.compare(&left.version, &right.version))
     }
 
-    /// Whether a package is installed whole, in this version or a newer one.
+    /// Whether a package is installed whole, for the host's own architecture, in this version or a newer one.
     pub fn has(&self, name: &str, version: &str) -> bool {
         let enough = |entry: &Installed| self.family.compare(&entry.version, version).is_ge();
-        self.entries(name).iter().any(|entry| entry.state == State::Installed && enough(entry))
+        let own = self.entries(name).iter().filter(|entry| self.is_own(entry));
+        own.into_iter().any(|entry| entry.state == State::Installed && enough(entry))
     }
 
     /// All packages by name, sorted.

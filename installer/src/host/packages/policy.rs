@@ -27,7 +27,7 @@ fn is_ours(host: &Host) -> Result<bool> {
 }
 
 /// Puts ours in place.
-pub(super) fn forbid(host: &Host) -> Result<()> {
+pub(crate) fn forbid(host: &Host) -> Result<()> {
     let path = Path::new(POLICY);
     if !is_ours(host)? {
         let image = BeforeImage::capture(host, &Target::File(path.to_owned()))

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Installed, State};
+use super::{Installed, MultiArch, State};
 use crate::host::{Command, Host};
 
 /// Where rpm's database is: since rpm 4.16 some distributions have it below `/usr`.
@@ -42,6 +42,7 @@ pub(super) fn read(host: &Host) -> Result<Option<BTreeMap<String, Vec<Installed>
         packages.entry(name.to_owned()).or_default().push(Installed {
             version: version.strip_prefix("0:").unwrap_or(version).to_owned(),
             architecture: architecture.to_owned(),
+            multi_arch: MultiArch::No,
             state: State::Installed,
             reinstall: false,
             held: held.iter().any(|pattern| matches(pattern, name)),

@@ -1,73 +1,92 @@
 //! Services that new packages bring: their scripts may enable them for the next boot, and nobody has asked for that. They are
-//! disabled again; whatever wants one enables it. Which packages are new is kept in a file until it is done, so that death in
-//! between changes nothing.
+//! disabled again, also those that are masked: a mask may be taken away. Whatever wants one enables it. What was enabled before
+//! stays enabled.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::{Archive, Database, Family};
+use super::record::Record;
+use super::{Database, Family};
 use crate::host::{Command, Host};
 
-/// Names of packages that were not there before.
-const NEW: &str = "/var/lib/sealift/new-packages.json";
+/// Where systemd is told by links what to start (systemd.unit(5), "Unit File Load Path").
+const UNITS: &str = "/etc/systemd/system";
+/// Where init scripts are started from, by links such as `S01nginx`; systemd follows them.
+const RUNLEVELS: [&str; 4] = ["/etc/rc2.d", "/etc/rc3.d", "/etc/rc4.d", "/etc/rc5.d"];
 
-/// Whether an installation that died left services to look at.
-pub fn is_left(host: &Host) -> Result<bool> {
-    host.exists(Path::new(NEW))
-}
-
-fn remembered(host: &Host) -> Result<BTreeSet<String>> {
-    let Some(bytes) = host.read(Path::new(NEW))? else { return Ok(BTreeSet::new()) };
-    serde_json::from_slice(&bytes).with_context(|| format!("reading `{NEW}`"))
-}
-
-/// Notes which of these are not on the host.
-pub(super) fn remember(host: &Host, archives: &[Archive]) -> Result<()> {
-    let Some(database) = Database::read(host)? else { return Ok(()) };
-    let before = remembered(host)?;
-    let new = archives.iter().map(|archive| &archive.name).filter(|name| database.find(name).is_none());
-    let all: BTreeSet<String> = before.iter().chain(new).cloned().collect();
-    if all == before {
-        return Ok(());
-    }
-    host.write(Path::new(NEW), &serde_json::to_vec(&all)?, 0o600)
-}
-
-/// Disables the services of the packages that were noted and are there.
-pub(super) fn disable(host: &Host, family: Family, say: &dyn Fn(String)) -> Result<()> {
-    let mut units = BTreeSet::new();
-    for name in remembered(host)? {
-        units.extend(files(host, family, &name)?.iter().filter_map(|path| unit(path)));
-    }
-    for unit in units {
-        let enabled = host.try_run(&Command::new("systemctl").arg("is-enabled").arg(&unit))?;
-        if enabled.text().trim() != "enabled" {
-            continue;
+/// Links by which units start: where they are, and which unit.
+fn links(host: &Host) -> Result<Vec<(PathBuf, String)>> {
+    let mut links = Vec::new();
+    for name in host.list(Path::new(UNITS))? {
+        let directory = Path::new(UNITS).join(&name);
+        let starts = directory.extension().is_some_and(|end| end == "wants" || end == "requires");
+        if starts {
+            links.extend(host.list(&directory)?.into_iter().map(|unit| (directory.join(&unit), unit)));
         }
-        let disabled = host.try_run(&Command::new("systemctl").arg("disable").arg(&unit))?;
-        // An init script that names no runlevels cannot be: that must not keep the host from becoming a node.
-        say(if disabled.success() {
-            format!("{unit} came with a package and stays disabled")
-        } else {
-            format!("{unit} came with a package and could not be disabled: {}", disabled.tail())
-        });
+    }
+    Ok(links)
+}
+
+/// Units that start by themselves.
+pub(super) fn enabled(host: &Host) -> Result<BTreeSet<String>> {
+    let mut units: BTreeSet<String> = links(host)?.into_iter().map(|(_, unit)| unit).collect();
+    for directory in RUNLEVELS {
+        let scripts = host.list(Path::new(directory))?;
+        let started = scripts.iter().filter_map(|name| name.strip_prefix('S'));
+        units.extend(started.map(|name| format!("{}.service", name.trim_start_matches(|c: char| c.is_ascii_digit()))));
+    }
+    Ok(units)
+}
+
+/// Disables the services of new packages that are there, and were not enabled before.
+pub(super) fn disable(host: &Host, family: Family, record: &Record, say: &dyn Fn(String)) -> Result<()> {
+    let mut units = BTreeSet::new();
+    let database = Database::read(host)?;
+    for name in &record.new {
+        units.extend(files(host, family, database.as_ref(), name)?.iter().filter_map(|path| unit(path)));
+    }
+    for unit in units.difference(&record.enabled) {
+        let state = host.try_run(&Command::new("systemctl").arg("is-enabled").arg(unit))?.text();
+        match state.trim() {
+            "enabled" => {
+                let disabled = host.try_run(&Command::new("systemctl").arg("disable").arg(unit))?;
+                // An init script that names no runlevels cannot be: that must not keep the host from becoming a node.
+                say(if disabled.success() {
+                    format!("{unit} came with a package and stays disabled")
+                } else {
+                    format!("{unit} came with a package and could not be disabled: {}", disabled.tail())
+                });
+            }
+            // `systemctl disable` passes over masked units.
+            "masked" | "masked-runtime" => {
+                for (link, _) in links(host)?.iter().filter(|(_, linked)| linked == unit) {
+                    host.remove(link)?;
+                }
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
 
-/// Forgets them: all is done.
-pub(super) fn forget(host: &Host) -> Result<()> {
-    host.remove(Path::new(NEW))
-}
-
 /// The files of an installed package.
-fn files(host: &Host, family: Family, name: &str) -> Result<Vec<String>> {
+fn files(host: &Host, family: Family, database: Option<&Database>, name: &str) -> Result<Vec<String>> {
     let text = match family {
-        // `NAME:ARCHITECTURE.list` is for libraries that can be there for several architectures: those have no services.
-        Family::Dpkg => host.read_text(Path::new(&format!("/var/lib/dpkg/info/{name}.list")))?.unwrap_or_default(),
         Family::Rpm => host.try_run(&Command::new("rpm").args(["--query", "--list", name]))?.text(),
+        Family::Dpkg => {
+            // With the architecture in its name where several may be there at once.
+            let entries = database.map_or(&[][..], |database| database.entries(name));
+            let mut lists = vec![name.to_owned()];
+            lists.extend(entries.iter().map(|entry| format!("{name}:{}", entry.architecture)));
+            let mut text = String::new();
+            for list in lists {
+                text +=
+                    &host.read_text(&Path::new("/var/lib/dpkg/info").join(format!("{list}.list")))?.unwrap_or_default();
+            }
+            text
+        }
     };
     Ok(text.lines().map(str::to_owned).collect())
 }
@@ -98,5 +117,21 @@ mod tests {
         {
             assert_eq!(unit(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_starts_by_itself_is_known_by_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::under(directory.path());
+        let target = Path::new("/lib/systemd/system/x");
+        for link in [
+            "/etc/systemd/system/multi-user.target.wants/mine.service",
+            "/etc/systemd/system/x.service.requires/helper.socket",
+            "/etc/rc3.d/S01old",
+            "/etc/rc3.d/K01never",
+        ] {
+            host.symlink(Path::new(link), target).unwrap();
+        }
+        assert_eq!(enabled(&host).unwrap(), ["helper.socket", "mine.service", "old.service"].map(str::to_owned).into());
     }
 }

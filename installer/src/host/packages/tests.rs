@@ -73,11 +73,31 @@ fn dpkgs_database_is_read() {
     assert!(containerd.held);
     assert_eq!(containerd.provides, ["container-runtime", "runtime (= 1)"]);
     assert_eq!(database.entries("libc6").len(), 2);
+    assert_eq!(database.entries("libc6")[1].multi_arch, MultiArch::Same);
     assert_eq!(database.find("exim4"), None);
     assert_eq!(database.entries("known"), []);
     let unfinished: Vec<_> = database.unfinished().map(|(name, entry)| (name, entry.state, entry.reinstall)).collect();
     assert_eq!(unfinished, [("ipset", State::HalfInstalled, true)]);
     assert!(!database.has("ipset", "7.17-1"), "half of it is not there");
+}
+
+/// Multiarch: `libc6:i386` is no `libc6` for programs of amd64.
+#[test]
+fn packages_of_another_architecture_are_not_the_hosts_own() {
+    let text = "\
+Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nMulti-Arch: foreign\nVersion: 1.21\n\n\
+Package: libc6\nStatus: install ok installed\nArchitecture: i386\nMulti-Arch: same\nVersion: 2.36-9\n\n\
+Package: jq\nStatus: install ok installed\nArchitecture: i386\nMulti-Arch: foreign\nVersion: 1.6\n\n\
+Package: perl\nStatus: install ok installed\nArchitecture: i386\nMulti-Arch: allowed\nVersion: 5\n\n\
+Package: adduser\nStatus: install ok installed\nArchitecture: all\nVersion: 3\n";
+    let (_directory, host) = host(text);
+    let database = Database::read(&host).unwrap().unwrap();
+    assert!(!database.has("libc6", "2.36-9") && database.find("libc6").is_none());
+    assert!(!database.has("perl", "5"));
+    assert!(database.serves(&database.entries("perl")[0], "amd64", true), "`perl:any`");
+    assert!(database.serves(&database.entries("libc6")[0], "i386", false), "for its own kind");
+    assert!(database.has("jq", "1.6"), "it serves every architecture");
+    assert!(database.has("adduser", "3"));
 }
 
 #[test]
@@ -127,4 +147,8 @@ fn rpms_database_is_asked_of_rpm() {
     assert_eq!(held, ["curl", "kernel-core", "kernel-core"]);
     assert!(database.has("chrony", "1:4.2-1.el9") && !database.has("ipset", "7.11-9.el9"));
     assert_eq!(database.find("gpg-pubkey"), None);
+    let lines = "rpm\t4.16.1-37.el9\tx86_64\nglibc\t2.34-168.el9\ti686\ntzdata\t2025b-1.el9\tnoarch\n";
+    host.fake().on("rpm --query --all", Reply::ok(lines));
+    let database = Database::read(&host).unwrap().unwrap();
+    assert!(!database.has("glibc", "2.34-168.el9") && database.has("tzdata", "2025b-1.el9"));
 }

@@ -14,7 +14,7 @@ use bundle::component::{Kind, Package};
 use bundle::{Component, debian_version, rpm_version};
 
 use crate::context::Context;
-use crate::host::packages::{self, Archive, Database, Family, Installed, Mode, State, policy, services};
+use crate::host::packages::{self, Archive, Database, Family, Installed, Left, Lock, Mode, State, policy};
 use crate::host::{Command, Host};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
@@ -69,22 +69,26 @@ pub fn of_bundle<'a>(share: Share<'_>, components: &'a [Component]) -> Vec<&'a P
 /// conflicts with all that provide `time-daemon`, such as systemd-timesyncd).
 fn keeps_time(name: &str, entry: &Installed) -> bool {
     let provides = entry.provides.iter().any(|text| text.split([' ', '(']).next() == Some("time-daemon"));
-    name != CLOCK && entry.state.is_whole() && (provides || ["ntp", "ntpsec", "openntpd"].contains(&name))
+    name != CLOCK
+        && entry.state.is_whole()
+        && (provides || ["ntp", "ntpsec", "openntpd", "systemd-timesyncd"].contains(&name))
 }
 
 /// What is to be done about them on a host with this database.
 fn work<'a>(share: Share<'_>, database: &Database, components: &'a [Component]) -> Work<'a> {
-    let pods = share.roles.run_pods();
     let timed = database.all().any(|(name, entry)| keeps_time(name, entry));
-    let wanted = |package: &Package| {
-        (pods || WITHOUT_PODS.contains(&package.name.as_str())) && !(timed && package.name == CLOCK)
-    };
+    // What an rpm package needs is not in the bundle: where the clock's is to come, all that was resolved with it comes.
+    let whole = database.family == Family::Rpm && !timed && database.find(CLOCK).is_none();
+    let all = share.roles.run_pods() || whole;
+    let wanted =
+        |package: &Package| (all || WITHOUT_PODS.contains(&package.name.as_str())) && !(timed && package.name == CLOCK);
     Work::of(database, &of_bundle(share, components), &wanted)
 }
 
-/// The work on the host of a context; `None` when the bundle has no packages for it, or it has no package database.
+/// The work on the host of a context; `None` when the bundle has no packages for it and nothing is left of a run that died, or
+/// it has no package database.
 pub fn work_on<'a>(context: &Context<'a>) -> Result<Option<(Database, Work<'a>)>> {
-    if of_bundle(context.share(), context.components).is_empty() {
+    if of_bundle(context.share(), context.components).is_empty() && packages::left(context.host)?.is_nothing() {
         return Ok(None);
     }
     let Some(database) = Database::read(context.host)? else { return Ok(None) };
@@ -150,10 +154,15 @@ fn left(database: &Database, work: &Work<'_>) -> Vec<Change> {
 
 fn changes(context: &Context<'_>, database: &Database, work: &Work<'_>) -> Result<Vec<Change>> {
     let mut changes = left(database, work);
-    if policy::is_left(context.host)? {
+    let Left { begun, services, policy } = packages::left(context.host)?;
+    if policy {
         changes.push(Change::new(format!("put {} back as it was", policy::POLICY)));
     }
-    if services::is_left(context.host)? {
+    if database.family == Family::Rpm {
+        changes
+            .extend(begun.iter().map(|package| Change::new(format!("install {package} again (rpm was interrupted)"))));
+    }
+    if services {
         changes.push(Change::new("disable services that new packages brought"));
     }
     for path in masks(context, work)? {
@@ -219,6 +228,10 @@ impl Step for OsPackages {
 
     fn apply(&self, context: &Context<'_>) -> Result<()> {
         let host = context.host;
+        let Some((database, _)) = work_on(context)? else { return Ok(()) };
+        let say = |text: String| context.note(text);
+        let lock = Lock::take(host, database.family, context.patience.min(PATIENCE), &say)?;
+        // Whoever had the lock until now may have changed what it depends on.
         let Some((database, work)) = work_on(context)? else { return Ok(()) };
         require(&work)?;
         for (name, entry) in database.unfinished().filter(|(name, _)| !work.packages().any(|one| one.name == *name)) {
@@ -230,9 +243,7 @@ impl Step for OsPackages {
             host.symlink(&path, Path::new("/dev/null"))?;
         }
         let archives: Vec<Archive> = work.packages().map(archive).collect();
-        let patience = context.patience.min(PATIENCE);
-        let say = |text: String| context.note(text);
-        packages::install(host, database.family, &archives, Mode::Upgrade, patience, &say)?;
+        packages::install_with(host, &lock, &archives, Mode::Upgrade, &say)?;
         if !archives.is_empty() {
             context.note(format!("{} packages installed, {} kept", archives.len(), work.kept));
             if context.facts.systemd {

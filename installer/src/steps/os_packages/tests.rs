@@ -1,9 +1,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
 use bundle::Digest;
 use bundle::component::{Kind, Package, Relations, Role};
+
+mod cut_short;
+mod refused;
 
 use super::*;
 use crate::host::Reply;
@@ -49,14 +51,16 @@ fn installed(bed: &Bed, packages: &[(&str, &str, &str)]) {
 fn script_dpkg(bed: &Bed) {
     let root = bed.directory.path().to_owned();
     let packages = bed.components.last().unwrap().packages.clone();
+    bed.host.fake().on("sync", Reply::ok(""));
     bed.host.fake().answer("dpkg ", move |command| {
         let line = command.line();
         let path = root.join(STATUS.trim_start_matches('/'));
         let mut status = fs_err::read_to_string(&path).unwrap();
+        let policy = fs_err::read_to_string(root.join("usr/sbin/policy-rc.d")).unwrap();
+        assert!(policy.contains("exit 101"), "services would start");
         if line.contains("--configure") {
             status = status.replace("ok unpacked", "ok installed");
         } else {
-            assert!(root.join("usr/sbin/policy-rc.d").exists(), "services would start");
             for package in packages.iter().filter(|package| line.contains(&package.sha256.hex())) {
                 let kept: Vec<&str> = status
                     .split("\n\n")
@@ -93,32 +97,12 @@ fn what_is_missing_is_installed_once() {
     let run = bed.host.fake().commands();
     let dpkg: Vec<&String> = run.iter().filter(|line| line.starts_with("dpkg ")).collect();
     assert_eq!(dpkg.len(), 1);
-    assert!(dpkg[0].contains("--force-confdef --force-confold --refuse-downgrade --install"), "{dpkg:?}");
+    assert!(
+        dpkg[0].contains("--force-confdef --force-confold --refuse-downgrade --refuse-unsafe-io --install"),
+        "{dpkg:?}"
+    );
     assert!(!bed.host.exists(Path::new(policy::POLICY)).unwrap());
     assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
-}
-
-#[test]
-fn an_operators_policy_is_put_back_even_after_death_at_any_moment() {
-    let own = "#!/bin/sh\nexit 104\n";
-    for at in 0.. {
-        let bed = bed();
-        script_dpkg(&bed);
-        bed.host.write(Path::new(policy::POLICY), own.as_bytes(), 0o750).unwrap();
-        bed.host.fake().die_at(at);
-        let died = OsPackages.apply(&bed.context()).is_err();
-        bed.host.fake().revive();
-        if matches!(OsPackages.check(&bed.context()).unwrap(), Check::Needed(_)) {
-            OsPackages.apply(&bed.context()).unwrap();
-        }
-        assert!(bed.host.has(Path::new(policy::POLICY), own.as_bytes(), 0o750).unwrap(), "death at {at}");
-        assert!(!policy::is_left(&bed.host).unwrap(), "death at {at}");
-        assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)), "death at {at}");
-        if !died {
-            assert!(at > 5);
-            break;
-        }
-    }
 }
 
 #[test]
@@ -133,30 +117,7 @@ fn services_of_new_packages_are_disabled() {
     let run = bed.host.fake().commands();
     let disabled: Vec<&String> = run.iter().filter(|line| line.starts_with("systemctl disable")).collect();
     assert_eq!(disabled, ["systemctl disable jq.service"]);
-    assert!(!services::is_left(&bed.host).unwrap());
-}
-
-#[test]
-fn an_interrupted_dpkg_is_finished_first() {
-    let bed = bed();
-    script_dpkg(&bed);
-    installed(
-        &bed,
-        &[
-            ("libc6", "2.36-9", "install ok installed"),
-            ("other", "1", "install ok unpacked"),
-            ("jq", "1.6-2.1", "install reinstreq half-installed"),
-        ],
-    );
-    assert_eq!(
-        lines(OsPackages.check(&bed.context()).unwrap()),
-        ["configure other 1 (unpacked)", "install jq 1.6-2.1 again (half installed)", "install libjq1 1.6-2.1"]
-    );
-    OsPackages.apply(&bed.context()).unwrap();
-    let run = bed.host.fake().commands();
-    let dpkg: Vec<&String> = run.iter().filter(|line| line.starts_with("dpkg ")).collect();
-    assert!(dpkg[0].ends_with("--configure --pending"), "{dpkg:?}");
-    assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+    assert!(packages::left(&bed.host).unwrap().is_nothing());
 }
 
 #[test]
@@ -169,28 +130,6 @@ fn a_blob_that_changed_is_not_handed_on() {
     assert!(error.contains("does not hold package `jq`"), "{error}");
     assert!(!bed.host.fake().commands().iter().any(|line| line.starts_with("dpkg ")));
     assert!(!bed.host.exists(Path::new(policy::POLICY)).unwrap());
-}
-
-#[test]
-fn a_locked_database_is_waited_for_and_then_named() {
-    let bed = bed();
-    script_dpkg(&bed);
-    bed.host.write(Path::new("/proc/4711/comm"), b"apt-get\n", 0o444).unwrap();
-    bed.host.fake().on_lock(|path| path.ends_with("lock-frontend").then_some(4711));
-    let context = Context { patience: Duration::from_secs(20), ..bed.context() };
-    let error = OsPackages.apply(&context).unwrap_err();
-    assert_eq!(exit_of(&error), Exit::Preflight);
-    let text = format!("{error:#}");
-    assert!(text.contains("`apt-get` (pid 4711) holds `/var/lib/dpkg/lock-frontend`"), "{text}");
-    assert!(bed.host.monotonic() >= Duration::from_secs(20));
-    assert!(!bed.host.fake().commands().iter().any(|line| line.starts_with("dpkg ")));
-    // Somebody who lets go in time.
-    let seen = std::sync::atomic::AtomicUsize::new(0);
-    bed.host.fake().on_lock(move |path| {
-        let busy = path.ends_with("lock-frontend") && seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 5;
-        busy.then_some(4711)
-    });
-    OsPackages.apply(&context).unwrap();
 }
 
 #[test]
@@ -219,18 +158,61 @@ fn units_that_sealift_replaces_are_masked_before_their_package_comes() {
     assert_eq!(bed.host.link_target(mask).unwrap().as_deref(), Some(Path::new("/dev/null")));
 }
 
+/// A mask only hides that a unit is enabled: `reset` takes it away.
 #[test]
-fn what_does_not_fit_is_refused_before_anything_is_changed() {
-    let bed = bed();
-    installed(&bed, &[("libc6", "2.31-1", "install ok installed")]);
-    bed.host.fake().clear();
-    let error = OsPackages.check(&bed.context()).unwrap_err();
-    assert_eq!(exit_of(&error), Exit::Preflight);
-    assert!(
-        format!("{error:#}").contains("`libjq1`: it needs libc6 (>= 2.34); the host has libc6 2.31-1"),
-        "{error:#}"
-    );
-    assert_eq!(bed.host.fake().operations(), [""; 0]);
+fn units_are_disabled_below_their_mask_and_what_was_enabled_before_stays() {
+    let mut bed = bed();
+    bed.components.last_mut().unwrap().packages[1].name = "nginx-common".to_owned();
+    script_dpkg(&bed);
+    let place = |unit: &str| Path::new("/etc/systemd/system/multi-user.target.wants").join(unit);
+    let list = "/lib/systemd/system/nginx.service\n/lib/systemd/system/mine.service\n/etc/init.d/old\n";
+    bed.host.write(Path::new("/var/lib/dpkg/info/nginx-common.list"), list.as_bytes(), 0o644).unwrap();
+    for link in [place("mine.service"), "/etc/rc2.d/S01old".into()] {
+        bed.host.symlink(&link, Path::new("/somewhere")).unwrap();
+    }
+    // What the package's script does, and what systemd says then.
+    let link = bed.directory.path().join(place("nginx.service").strip_prefix("/").unwrap());
+    bed.host.fake().on("systemctl is-enabled", Reply::ok("enabled\n"));
+    bed.host.fake().answer("systemctl is-enabled nginx.service", move |_| {
+        std::os::unix::fs::symlink("/lib/systemd/system/nginx.service", &link).unwrap();
+        Reply::fail(1, "").stdout("masked\n")
+    });
+    OsPackages.apply(&bed.context()).unwrap();
+    assert_eq!(bed.host.link_target(&place("nginx.service")).unwrap(), None);
+    assert!(bed.host.link_target(&place("mine.service")).unwrap().is_some());
+    let run = bed.host.fake().commands();
+    assert!(!run.iter().any(|line| line.starts_with("systemctl disable")), "{run:?}");
+}
+
+/// What rpm packages need is not in the bundle, so the clock's cannot be told from the rest.
+#[test]
+fn a_host_without_pods_gets_the_clock_and_what_it_needs() {
+    let lines_on = |rpm: &[&str]| {
+        let mut bed = bed();
+        let packages = &mut bed.components.last_mut().unwrap().packages;
+        let mut clock = packages[0].clone();
+        clock.name = CLOCK.to_owned();
+        packages.push(clock);
+        bed.components.last_mut().unwrap().roles = vec![Role::Etcd, Role::Master];
+        bed.roles = crate::config::Roles::new([Role::Etcd]);
+        if !rpm.is_empty() {
+            bed.host.remove(Path::new(STATUS)).unwrap();
+            bed.host.write(Path::new("/var/lib/rpm/rpmdb.sqlite"), b"", 0o644).unwrap();
+            bed.host.fake().on("rpm --query --all", Reply::ok(rpm.concat()));
+        }
+        match OsPackages.check(&bed.context()).unwrap() {
+            Check::Needed(changes) => changes.into_iter().map(|change| change.0).collect(),
+            Check::Kept(_) => Vec::new(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let chrony = "install chrony 1.6-2.1".to_owned();
+    assert_eq!(lines_on(&[]).join(" "), chrony);
+    let glibc = "glibc\t2.34-1\tx86_64\n";
+    let all = ["install libjq1 1.6-2.1".to_owned(), "install jq 1.6-2.1".to_owned(), chrony];
+    assert_eq!(lines_on(&[glibc]), all);
+    assert_eq!(lines_on(&[glibc, "chrony\t4.3-1\tx86_64\n"]), [""; 0]);
+    assert_eq!(lines_on(&[glibc, "ntpsec\t1.2-1\tx86_64\n"]), [""; 0]);
 }
 
 /// chrony conflicts with all that provide `time-daemon`, such as the systemd-timesyncd of an ordinary Debian.

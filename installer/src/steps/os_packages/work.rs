@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bundle::component::Package;
 use bundle::debian_relation::{Group, Relation, parse_groups, parse_list, shown};
 
-use crate::host::packages::{self, Database, Family, Installed, State};
+use crate::host::packages::{self, Database, Family, Installed, MultiArch, State};
 
 /// The work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,13 +66,16 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Who provides a virtual package, and in which version.
+type Provided<'d> = (&'d str, &'d Installed, Option<&'d str>);
+
 struct Chooser<'d, 'a> {
     database: &'d Database,
     packages: Vec<&'a Package>,
     /// Numbers in `packages`, and who needs it.
     chosen: BTreeMap<usize, Option<String>>,
-    /// Virtual packages of the host: name, then who provides it and in which version.
-    provided: BTreeMap<&'d str, Vec<(&'d str, Option<&'d str>)>>,
+    /// Virtual packages of the host, by name.
+    provided: BTreeMap<&'d str, Vec<Provided<'d>>>,
     problems: BTreeSet<Problem>,
 }
 
@@ -81,22 +84,17 @@ impl<'d, 'a> Chooser<'d, 'a> {
         let mut provided: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (name, entry) in database.all().filter(|(_, entry)| counts(entry)) {
             for relation in entry.provides.iter().filter_map(|text| parse_list(text).ok()).flatten() {
-                provided.entry(relation.name).or_default().push((name, relation.bound.map(|(_, version)| version)));
+                let version = relation.bound.map(|(_, version)| version);
+                provided.entry(relation.name).or_default().push((name, entry, version));
             }
         }
         let packages = packages.to_vec();
         Self { database, packages, chosen: BTreeMap::new(), provided, problems: BTreeSet::new() }
     }
 
-    /// What the host has of a package.
+    /// What the host has of a package, for its own architecture.
     fn present(&self, package: &Package) -> Option<&'d Installed> {
-        let same = |entry: &&Installed| {
-            let any = |name: &str| name.is_empty() || name == "all" || name == "noarch";
-            any(&package.architecture) || any(&entry.architecture) || package.architecture == entry.architecture
-        };
-        let there = self.database.entries(&package.name).iter().filter(same);
-        let there = there.filter(|entry| entry.state != State::ConfigFiles);
-        there.max_by(|left, right| self.database.family.compare(&left.version, &right.version))
+        self.database.find(&package.name)
     }
 
     fn begin(&mut self, wanted: &dyn Fn(&Package) -> bool) {
@@ -110,8 +108,31 @@ impl<'d, 'a> Chooser<'d, 'a> {
         }
     }
 
+    /// Entries for other architectures: in one version with the host's own where both may be there, else one takes the other's
+    /// place (deb-control(5), `Multi-Arch`).
+    fn beside(&mut self, package: &Package) {
+        let database = self.database;
+        for entry in database.entries(&package.name).iter().filter(|entry| counts(entry)) {
+            let fits = entry.multi_arch == MultiArch::Same && entry.version == package.version;
+            if !fits && !database.is_native(entry) {
+                let text = format!(
+                    "{} cannot be installed beside `{}:{}` {}",
+                    package.version, package.name, entry.architecture, entry.version
+                );
+                let hint = format!(
+                    "remove `{}:{}`, or bring it to {}; Sealift removes no packages",
+                    package.name, entry.architecture, package.version
+                );
+                self.problem(package, text, hint);
+            }
+        }
+    }
+
     fn choose(&mut self, number: usize, needed_by: Option<String>) {
         let package = self.packages[number];
+        if self.database.family == Family::Dpkg {
+            self.beside(package);
+        }
         let present = self.present(package);
         if let Some(held) = present.filter(|present| present.held) {
             let who = needed_by.as_ref().map(|name| format!(" for `{name}`")).unwrap_or_default();
@@ -157,7 +178,7 @@ impl<'d, 'a> Chooser<'d, 'a> {
                 .filter_map(|text| parse_groups(text).ok())
                 .flatten()
             {
-                if self.is_met(&group) {
+                if self.is_met(&group, &package.architecture) {
                     continue;
                 }
                 let meets = |number: &usize| group.iter().any(|relation| gives(self.packages[*number], relation));
@@ -201,30 +222,40 @@ impl<'d, 'a> Chooser<'d, 'a> {
         }
     }
 
-    fn is_replaced(&self, name: &str) -> bool {
-        self.chosen.keys().any(|number| self.packages[*number].name == name)
+    /// Whether a chosen package takes the place of this entry.
+    fn is_replaced(&self, name: &str, entry: &Installed) -> bool {
+        self.database.is_own(entry) && self.chosen.keys().any(|number| self.packages[*number].name == name)
     }
 
     /// Packages of the host that stay as they are.
     fn staying(&self) -> impl Iterator<Item = (&'d str, &'d Installed)> {
-        self.database.all().filter(|(name, entry)| counts(entry) && !self.is_replaced(name))
+        self.database.all().filter(|(name, entry)| counts(entry) && !self.is_replaced(name, entry))
     }
 
-    /// Whether a host with the chosen packages has one of these.
-    fn is_met(&self, group: &Group<'_>) -> bool {
+    /// Whether a host with the chosen packages has one of these, for a package of this architecture.
+    fn is_met(&self, group: &Group<'_>, architecture: &str) -> bool {
         group.iter().any(|relation| {
-            self.chosen.keys().any(|number| gives(self.packages[*number], relation)) || self.host_gives(relation)
+            self.chosen.keys().any(|number| gives(self.packages[*number], relation))
+                || self.host_gives(relation, architecture)
         })
     }
 
     /// Whether what stays of the host has it.
-    fn host_gives(&self, relation: &Relation<'_>) -> bool {
-        let real = self.database.entries(relation.name).iter().filter(|entry| counts(entry));
+    fn host_gives(&self, relation: &Relation<'_>, architecture: &str) -> bool {
+        let stays = |name: &str, entry: &Installed| {
+            let (wanted, any) = match relation.qualifier {
+                Some("any") => (architecture, true),
+                Some("native") | None => (architecture, false),
+                Some(other) => (other, false),
+            };
+            counts(entry) && !self.is_replaced(name, entry) && self.database.serves(entry, wanted, any)
+        };
+        let real = self.database.entries(relation.name).iter();
         let virtually = self.provided.get(relation.name).into_iter().flatten();
-        (!self.is_replaced(relation.name) && real.into_iter().any(|entry| relation.allows(&entry.version)))
+        real.into_iter().any(|entry| stays(relation.name, entry) && relation.allows(&entry.version))
             || virtually
                 .into_iter()
-                .any(|(owner, version)| !self.is_replaced(owner) && relation.allows_provided(*version))
+                .any(|(owner, entry, version)| stays(owner, entry) && relation.allows_provided(*version))
     }
 
     /// What may not be there at the same time, in both directions.
@@ -278,7 +309,7 @@ impl<'d, 'a> Chooser<'d, 'a> {
                 .filter(|(field, _)| matches!(field, packages::Relation::Depends | packages::Relation::PreDepends));
             for group in texts.filter_map(|(_, text)| parse_groups(text).ok()).flatten() {
                 let Some(relation) = group.iter().find(|relation| upgraded.contains(relation.name)) else { continue };
-                if !self.is_met(&group) {
+                if !self.is_met(&group, &entry.architecture) {
                     lost.push((
                         relation.name.to_owned(),
                         format!("`{name}` {} needs {}", entry.version, shown(&group)),

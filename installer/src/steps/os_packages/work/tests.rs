@@ -41,7 +41,8 @@ fn database(packages: &[&str]) -> Database {
         let mut parts = text.split("; ");
         let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
         let fields: Vec<&str> = parts.collect();
-        writeln!(status, "Package: {name}\nVersion: {version}\nArchitecture: amd64").unwrap();
+        let (name, architecture) = name.split_once(':').unwrap_or((name, "amd64"));
+        writeln!(status, "Package: {name}\nVersion: {version}\nArchitecture: {architecture}").unwrap();
         if !fields.iter().any(|field| field.starts_with("Status: ")) {
             writeln!(status, "Status: install ok installed").unwrap();
         }
@@ -192,4 +193,37 @@ fn only_what_is_wanted_comes_with_what_it_needs() {
     ];
     let (install, ..) = shown(HOST, &bundle, &|package| package.name == "chrony");
     assert_eq!(install, ["chrony", "libedit2", "adduser"]);
+}
+
+#[test]
+fn packages_of_another_architecture_meet_no_dependencies() {
+    let host = [
+        "dpkg 1.21",
+        "libfoo:i386 1; Multi-Arch: same",
+        "tool:i386 1; Multi-Arch: foreign",
+        "perl:i386 5; Multi-Arch: allowed",
+    ];
+    let bundle = ["new 1; Depends: libfoo, tool, perl:any", "libfoo 1"];
+    let (install, .., problems) = shown(&host, &bundle, &|package| package.name == "new");
+    assert_eq!((install, problems), (vec!["new".to_owned(), "libfoo".to_owned()], vec![]));
+    let (.., problems) = shown(&host, &["new 1; Depends: perl"], &all);
+    assert_eq!(problems, ["new: it needs perl; the host has nothing of it, the bundle nothing that fits"]);
+}
+
+/// dpkg configures neither of two architectures of a `Multi-Arch: same` package while their versions differ.
+#[test]
+fn versions_that_differ_between_architectures_are_a_problem() {
+    let host = ["dpkg 1.21", "libc6 2.36-8; Multi-Arch: same", "libc6:i386 2.36-8; Multi-Arch: same", "jq:i386 1"];
+    let bundle = ["libc6 2.36-9", "new 1; Depends: libc6 (>= 2.36-9)", "jq 1"];
+    let (.., problems) = shown(&host, &bundle, &all);
+    assert_eq!(
+        problems,
+        [
+            "jq: 1 cannot be installed beside `jq:i386` 1",
+            "libc6: 2.36-9 cannot be installed beside `libc6:i386` 2.36-8"
+        ]
+    );
+    let fine = ["dpkg 1.21", "libfoo:i386 2; Multi-Arch: same", "user:i386 1; Depends: libfoo (= 2)"];
+    let (install, .., problems) = shown(&fine, &["libfoo 2"], &all);
+    assert_eq!((install, problems), (vec!["libfoo".to_owned()], vec![]));
 }

@@ -1,0 +1,129 @@
+//! Runs that die, and what the next run or `reset` makes of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const OWN: &[u8] = b"#!/bin/sh\nexit 104\n";
+
+fn with_a_policy() -> Bed {
+    let bed = bed();
+    script_dpkg(&bed);
+    bed.host.write(Path::new(policy::POLICY), OWN, 0o750).unwrap();
+    bed
+}
+
+fn is_as_before(bed: &Bed) -> bool {
+    bed.host.has(Path::new(policy::POLICY), OWN, 0o750).unwrap() && packages::left(&bed.host).unwrap().is_nothing()
+}
+
+#[test]
+fn an_operators_policy_is_put_back_even_after_death_at_any_moment() {
+    for at in 0.. {
+        let bed = with_a_policy();
+        bed.host.fake().die_at(at);
+        let died = OsPackages.apply(&bed.context()).is_err();
+        bed.host.fake().revive();
+        if matches!(OsPackages.check(&bed.context()).unwrap(), Check::Needed(_)) {
+            OsPackages.apply(&bed.context()).unwrap();
+        }
+        assert!(is_as_before(&bed), "death at {at}");
+        assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)), "death at {at}");
+        if !died {
+            assert!(at > 5);
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_dpkg_is_finished_first() {
+    let bed = bed();
+    script_dpkg(&bed);
+    installed(
+        &bed,
+        &[
+            ("libc6", "2.36-9", "install ok installed"),
+            ("other", "1", "install ok unpacked"),
+            ("jq", "1.6-2.1", "install reinstreq half-installed"),
+        ],
+    );
+    assert_eq!(
+        lines(OsPackages.check(&bed.context()).unwrap()),
+        ["configure other 1 (unpacked)", "install jq 1.6-2.1 again (half installed)", "install libjq1 1.6-2.1"]
+    );
+    OsPackages.apply(&bed.context()).unwrap();
+    let run = bed.host.fake().commands();
+    let dpkg: Vec<&String> = run.iter().filter(|line| line.starts_with("dpkg ")).collect();
+    assert!(dpkg[0].ends_with("--configure --pending"), "{dpkg:?}");
+    assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+}
+
+/// A machine whose run died at its operation `at`, and dpkg with it while `jq` was unpacked; `None` when it did not die.
+fn died(at: usize) -> Option<Bed> {
+    let bed = with_a_policy();
+    bed.host.fake().die_at(at);
+    let died = OsPackages.apply(&bed.context()).is_err();
+    bed.host.fake().revive();
+    if !died {
+        return None;
+    }
+    let status = bed.host.read_text(Path::new(STATUS)).unwrap().unwrap();
+    if !packages::left(&bed.host).unwrap().begun.is_empty() && !status.contains("Package: jq\n") {
+        let jq = "Package: jq\nStatus: install ok unpacked\nArchitecture: amd64\nVersion: 1.6-2.1\n\n";
+        bed.host.write(Path::new(STATUS), (status + jq).as_bytes(), 0o644).unwrap();
+    }
+    Some(bed)
+}
+
+/// Else `dpkg --configure -a`, by whoever repairs it later, starts services.
+#[test]
+fn reset_configures_before_the_operators_policy_is_back_whatever_dies() {
+    let (mut at, mut configured) = (0, 0);
+    while died(at).is_some() {
+        for then in 0.. {
+            let bed = died(at).unwrap();
+            bed.host.fake().die_at(then);
+            let again = packages::settle(&bed.host, Duration::ZERO, &|_| {}).is_err();
+            bed.host.fake().revive();
+            let settled = packages::settle(&bed.host, Duration::ZERO, &|_| {}).unwrap();
+            assert_eq!(settled.left, [""; 0], "death at {at}, then at {then}");
+            assert!(is_as_before(&bed), "death at {at}, then at {then}");
+            let status = bed.host.read_text(Path::new(STATUS)).unwrap().unwrap();
+            assert!(!status.contains("unpacked"), "death at {at}, then at {then}");
+            configured += usize::from(bed.host.fake().commands().iter().any(|line| line.ends_with("--configure jq")));
+            if !again {
+                break;
+            }
+        }
+        at += 1;
+    }
+    assert!(at > 5 && configured > 5, "{at} {configured}");
+}
+
+#[test]
+fn reset_says_what_it_cannot_configure_and_leaves_what_is_others() {
+    let bed = died(6).unwrap();
+    let status = bed.host.read_text(Path::new(STATUS)).unwrap().unwrap();
+    let other = "Package: other\nStatus: install ok unpacked\nArchitecture: amd64\nVersion: 1\n\n";
+    bed.host.write(Path::new(STATUS), (status + other).as_bytes(), 0o644).unwrap();
+    bed.host.fake().on("dpkg ", Reply::fail(1, "jq: its script failed"));
+    let settled = packages::settle(&bed.host, Duration::ZERO, &|_| {}).unwrap();
+    assert_eq!(
+        settled.left,
+        ["package jq is unpacked; `dpkg --configure jq` repairs it, and may start its services: jq: its script failed"]
+    );
+    assert!(is_as_before(&bed));
+}
+
+/// Also for a bundle that has no packages for this host, such as one with a kernel alone.
+#[test]
+fn what_is_left_is_settled_whatever_the_bundle_has() {
+    let mut bed = died(6).unwrap();
+    bed.components.pop();
+    assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Needed(_)));
+    OsPackages.apply(&bed.context()).unwrap();
+    assert!(is_as_before(&bed));
+    assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+}
