@@ -56,13 +56,12 @@ pub(super) fn need(host: &Host, running: &str, coming: &Coming<'_>) -> Result<u6
 fn unmounted(host: &Host) -> Result<Vec<Finding>> {
     let table = host.read_text(Path::new("/etc/fstab"))?.unwrap_or_default();
     let mounts = host.read_text(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
+    // One that systemd mounts when somebody looks is in the table too (autofs).
     let is_mounted = |place: &str| mounts.lines().any(|line| mount_point(line).as_deref() == Some(Path::new(place)));
     let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let listed: Vec<&str> = lines.filter_map(|line| line.split_whitespace().nth(1)).collect();
     let missing = [BOOT, "/boot/efi"].into_iter().filter(|place| listed.contains(place) && !is_mounted(place));
-    // systemd mounts these when somebody looks; what is below them then is the right thing.
-    let automatic = |place: &str| mounts.lines().any(|line| line.contains(" - autofs ") && line.contains(place));
-    let findings = missing.filter(|place| !automatic(place)).map(|place| {
+    let findings = missing.map(|place| {
         let (found, needed) = ("not mounted, though /etc/fstab has it", "the file system that the boot loader reads");
         let subject = format!("file system of `{place}`");
         Finding::refused(CheckName::BootMount, subject, found, needed, format!("`mount {place}`"))

@@ -35,8 +35,8 @@ const FSYNC_LIMIT: Duration = Duration::from_millis(10);
 /// packages about fourfold. The bundle signs the size of the package alone.
 const KERNEL_GROWS: u64 = 6;
 const PACKAGES_GROW: u64 = 4;
-/// Bytes of a package's content for each file in it, at least.
-const PACKAGE_FILE: u64 = 8 << 10;
+/// Bytes of a package's content for each file in it, about.
+const PACKAGE_FILE: u64 = 32 << 10;
 
 /// What one place will take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -200,7 +200,8 @@ fn foreign_modules(context: &Context<'_>) -> Vec<Finding> {
         let found =
             format!("it drives {}, and is not of the kernel's own tree (taint {taint})", module.drives.join(", "));
         match &coming {
-            Some(coming) if module.drives.iter().any(needs) => {
+            // One that is only unsigned (`E`) is of a kernel that somebody built: the new kernel has its own.
+            Some(coming) if taint.contains(['O', 'P']) && module.drives.iter().any(needs) => {
                 let needed = format!("a driver that Linux {} has, or the host comes up without it", coming.release);
                 let advice = "use the kernel's own driver, or set `[kernel] policy = \"keep\"`; ignore it when the module is built \
                               for that kernel as soon as it is installed (DKMS with headers and compiler)";

@@ -41,6 +41,29 @@ pub(super) const REASONS: &[Reason] = &[
         "it drives wlan0",
     ),
     (
+        CheckName::OutOfTreeModules,
+        |bed| {
+            upgrade(bed);
+            let unsigned = ForeignModule { taint: "E".to_owned(), ..foreign("ext4", &["root disk"]) };
+            bed.facts.foreign_modules = vec![unsigned];
+        },
+        Verdict::Limit,
+        "it has to be built anew",
+    ),
+    (
+        CheckName::BootMount,
+        |bed| {
+            upgrade(bed);
+            bed.put(
+                "/etc/fstab",
+                "UUID=2 /boot ext4 defaults 0 2\nUUID=3 /boot/efi vfat noauto,x-systemd.automount 0 2\n",
+            );
+            bed.put("/proc/self/mountinfo", "30 23 0:30 / /boot/efi rw - autofs systemd-1 rw,fd=51\n");
+        },
+        Verdict::Refused,
+        "file system of `/boot`",
+    ),
+    (
         CheckName::Disk,
         |bed| {
             upgrade(bed);
