@@ -12,6 +12,7 @@ mod files;
 mod filesystem;
 pub mod firewall;
 mod kernel;
+mod label;
 mod locks;
 pub mod marks;
 mod network;

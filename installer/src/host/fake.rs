@@ -43,6 +43,7 @@ impl Reply {
 
 type Answer = Box<dyn Fn(&Command) -> Reply + Send + Sync>;
 type Holds = Box<dyn Fn(&Path) -> Option<i32> + Send + Sync>;
+type Follows = Box<dyn Fn(&str) + Send + Sync>;
 type Listens = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// Script and record of a host that is a directory.
@@ -52,6 +53,7 @@ pub struct Fake {
     answers: Mutex<Vec<(String, Answer)>>,
     listens: Mutex<Option<Listens>>,
     holds: Mutex<Option<Holds>>,
+    follows: Mutex<Vec<(String, Follows)>>,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,16 @@ impl Fake {
 
     pub(super) fn lock_holder(&self, path: &Path) -> Option<i32> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|holds| holds(path))
+    }
+
+    /// Does more when a sysctl is set, as the kernel does: it is given the new value.
+    pub fn on_sysctl(&self, name: &str, follows: impl Fn(&str) + Send + Sync + 'static) {
+        self.follows.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), Box::new(follows)));
+    }
+
+    pub(super) fn sysctl_set(&self, name: &str, value: &str) {
+        let follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
+        follows.iter().filter(|(of, _)| of == name).for_each(|(_, follows)| follows(value));
     }
 
     pub(super) fn nofile(&self) -> u64 {

@@ -125,18 +125,31 @@ impl Host {
     }
 
     /// Writes a file: a temporary file in the same directory that has `mode` from its first byte, fsync, rename, fsync of
-    /// the directory. Missing parents are created (0755).
+    /// the directory. Missing parents are created (0755). A file that is replaced hands its SELinux label on.
     pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         self.write_from(path, &mut &bytes[..], mode)
     }
 
+    /// As [`Host::write`], for a file of this user and group.
+    pub fn write_owned(&self, path: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<()> {
+        self.replace(path, &mut &bytes[..], mode, Some(owner))
+    }
+
     /// As [`Host::write`], from a stream. An error of the stream leaves nothing under the final name.
     pub fn write_from(&self, path: &Path, content: &mut dyn Read, mode: u32) -> Result<()> {
+        self.replace(path, content, mode, None)
+    }
+
+    fn replace(&self, path: &Path, content: &mut dyn Read, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
         let (parent, name) = split(path)?;
         self.create_dir(parent, 0o755)?;
         self.sweep(parent, name)?;
         let temporary = parent.join(temporary_name(name));
-        let written = self.write_temporary(&temporary, content, mode).and_then(|()| {
+        let label = super::label::read(&self.real_path(path))?;
+        let written = self.write_temporary(&temporary, content, mode, owner).and_then(|()| {
+            if let Some(label) = &label {
+                super::label::set(&self.real_path(&temporary), label)?;
+            }
             self.operation("rename", path)?;
             fs_err::rename(self.real_path(&temporary), self.real_path(path))?;
             self.sync_dir(parent)
@@ -170,7 +183,13 @@ impl Host {
         written.with_context(|| format!("writing `{}`", path.display()))
     }
 
-    fn write_temporary(&self, temporary: &Path, content: &mut dyn Read, mode: u32) -> Result<()> {
+    fn write_temporary(
+        &self,
+        temporary: &Path,
+        content: &mut dyn Read,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> Result<()> {
         self.operation("create", temporary)?;
         // Created private: the umask can only take bits away, and `fchmod` gives exactly the wanted ones before any byte.
         let mut file = fs_err::OpenOptions::new()
@@ -178,6 +197,12 @@ impl Host {
             .create_new(true)
             .mode(mode & 0o700)
             .open(self.real_path(temporary))?;
+        // The owner first: `fchown` takes the setuid bit away.
+        if let Some((uid, gid)) =
+            owner.filter(|owner| file.metadata().is_ok_and(|own| (own.uid(), own.gid()) != *owner))
+        {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         if let Err(fault) = self.operation("fill", temporary) {
             if fault.kind() == io::ErrorKind::StorageFull {

@@ -64,7 +64,7 @@ impl Rule {
     /// Whether it is there. A firewall that is gone has no rules.
     pub fn is_there(&self, host: &Host) -> Result<bool> {
         match self {
-            Self::Firewalld { .. } => Ok(host.try_run(&self.firewall_cmd("query")).is_ok_and(|said| said.success())),
+            Self::Firewalld { .. } => Ok(self.firewalld_with_it(host).is_some()),
             Self::Ufw(rule) => Ok(ufw_added(host)?.contains(rule)),
             Self::Nft(chain) => Ok(!handles(host, chain)?.is_empty()),
         }
@@ -73,7 +73,7 @@ impl Rule {
     /// Adds a rule of firewalld or ufw. Those of nftables are loaded as one text.
     pub fn add(&self, host: &Host) -> Result<()> {
         match self {
-            Self::Firewalld { .. } => host.run(&self.firewall_cmd("add")).map(drop),
+            Self::Firewalld { .. } => host.run(&self.firewall_cmd(ONLINE, "add")).map(drop),
             Self::Ufw(rule) => {
                 let words = rule.split(' ').chain(["comment", COMMENT]);
                 host.run(&Command::new("ufw").args(words)).map(drop)
@@ -88,7 +88,10 @@ impl Rule {
             return Ok(None);
         }
         let removed = match self {
-            Self::Firewalld { .. } => host.try_run(&self.firewall_cmd("remove"))?,
+            Self::Firewalld { .. } => {
+                let Some(program) = self.firewalld_with_it(host) else { return Ok(None) };
+                host.try_run(&self.firewall_cmd(program, "remove"))?
+            }
             Self::Ufw(rule) => host.try_run(&Command::new("ufw").arg("delete").args(rule.split(' ')))?,
             Self::Nft(chain) => {
                 let lines =
@@ -99,13 +102,32 @@ impl Rule {
         Ok((!removed.success()).then(|| format!("{self} is still there: {}", removed.tail())))
     }
 
+    /// The program of firewalld by which this rule can be seen. Without the daemon the running configuration is gone; the one
+    /// on disk is asked by another program.
+    fn firewalld_with_it(&self, host: &Host) -> Option<&'static str> {
+        let asked = host.try_run(&self.firewall_cmd(ONLINE, "query")).ok()?;
+        if asked.code != NOT_RUNNING {
+            return asked.success().then_some(ONLINE);
+        }
+        let permanent = matches!(self, Self::Firewalld { permanent: true, .. });
+        let asked = permanent.then(|| host.try_run(&self.firewall_cmd(OFFLINE, "query")).ok())??;
+        asked.success().then_some(OFFLINE)
+    }
+
     /// `firewall-cmd [--permanent] --zone=public --add-port=6443/tcp`
-    fn firewall_cmd(&self, verb: &str) -> Command {
-        let Self::Firewalld { zone, permanent, element } = self else { return Command::new("firewall-cmd") };
-        let permanent = permanent.then_some("--permanent");
-        Command::new("firewall-cmd").args(permanent).arg(format!("--zone={zone}")).arg(format!("--{verb}-{element}"))
+    fn firewall_cmd(&self, program: &str, verb: &str) -> Command {
+        let Self::Firewalld { zone, permanent, element } = self else { return Command::new(program) };
+        let permanent = (*permanent && program == ONLINE).then_some("--permanent");
+        Command::new(program).args(permanent).arg(format!("--zone={zone}")).arg(format!("--{verb}-{element}"))
     }
 }
+
+/// Asks the daemon.
+const ONLINE: &str = "firewall-cmd";
+/// Works on the files while there is no daemon; it knows no `--permanent`.
+const OFFLINE: &str = "firewall-offline-cmd";
+/// The exit code of firewall-cmd without a daemon (firewall-cmd(1)).
+const NOT_RUNNING: i32 = 252;
 
 /// The rules of ufw as their commands, without comments: `allow 6443/tcp`.
 pub fn ufw_added(host: &Host) -> Result<Vec<String>> {

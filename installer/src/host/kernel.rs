@@ -137,7 +137,11 @@ impl Host {
     pub fn set_sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = sysctl_path(name);
         self.operation("sysctl", &path)?;
-        self.poke(&path, value.as_bytes()).with_context(|| format!("setting sysctl `{name}` to `{value}`"))
+        self.poke(&path, value.as_bytes()).with_context(|| format!("setting sysctl `{name}` to `{value}`"))?;
+        if let Some(fake) = self.script() {
+            fake.sysctl_set(name, value);
+        }
+        Ok(())
     }
 
     /// Writes to a file of the kernel (`/proc`, `/sys`), where temporary files and renames do not exist.

@@ -2,12 +2,13 @@
 //! are commented out with a mark.
 //!
 //! Taking the marks away gives the file as others left it, also when they have changed it since: no before-image could.
+//! Files are bytes: a comment in another encoding than UTF-8 is nobody's business.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::Host;
+use super::{Entry, Host};
 
 const BEGIN: &str = "# BEGIN sealift";
 /// The file did not end with a line break; one was added before the block.
@@ -29,9 +30,9 @@ pub const NONE_OUT: fn(&str) -> bool = |_| false;
 
 impl Marks<'_> {
     /// A file's text with the marks, whatever of them it has already. A block keeps its place.
-    pub fn apply(&self, text: &str) -> String {
+    pub fn apply(&self, text: &[u8]) -> Vec<u8> {
         let mut found = false;
-        let mut wanted = String::new();
+        let mut wanted = Vec::new();
         for part in parts(text) {
             match part {
                 Part::Block(begin) if !found && !self.block.is_empty() => {
@@ -40,42 +41,42 @@ impl Marks<'_> {
                 }
                 Part::Block(..) => {}
                 Part::Line(line) => {
-                    let line = line.strip_prefix(OUT).unwrap_or(line);
-                    if (self.out)(line.trim_end()) {
-                        wanted.push_str(OUT);
+                    let line = line.strip_prefix(OUT.as_bytes()).unwrap_or(line);
+                    if (self.out)(String::from_utf8_lossy(line).trim_end()) {
+                        wanted.extend_from_slice(OUT.as_bytes());
                     }
-                    wanted.push_str(line);
+                    wanted.extend_from_slice(line);
                 }
             }
         }
         if !found && !self.block.is_empty() {
-            let whole = wanted.is_empty() || wanted.ends_with('\n');
+            let whole = wanted.is_empty() || wanted.ends_with(b"\n");
             if !whole {
-                wanted.push('\n');
+                wanted.push(b'\n');
             }
             self.write(if whole { BEGIN } else { BEGIN_BROKEN }, &mut wanted);
         }
         wanted
     }
 
-    fn write(&self, begin: &str, text: &mut String) {
+    fn write(&self, begin: &str, text: &mut Vec<u8>) {
         for line in [begin].into_iter().chain(self.block.iter().map(String::as_str)).chain([END]) {
-            text.push_str(line);
-            text.push('\n');
+            text.extend_from_slice(line.as_bytes());
+            text.push(b'\n');
         }
     }
 }
 
 /// A file's text as it would be without Sealift.
-pub fn without(text: &str) -> String {
-    let mut plain = String::new();
+pub fn without(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
     let mut unbroken = false;
     for part in parts(text) {
         match part {
             Part::Block(begin) => unbroken = begin == BEGIN_BROKEN,
             Part::Line(line) => {
                 unbroken = false;
-                plain.push_str(line.strip_prefix(OUT).unwrap_or(line));
+                plain.extend_from_slice(line.strip_prefix(OUT.as_bytes()).unwrap_or(line));
             }
         }
     }
@@ -87,54 +88,49 @@ pub fn without(text: &str) -> String {
 
 enum Part<'a> {
     /// A whole block, by its first line without its end.
-    Block(&'a str),
+    Block(&'static str),
     /// A line with its end.
-    Line(&'a str),
+    Line(&'a [u8]),
 }
 
 /// A block without an end is no block: whatever follows may be somebody's.
-fn parts(text: &str) -> Vec<Part<'_>> {
+fn parts(text: &[u8]) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut rest = text;
-    while !rest.is_empty() {
-        let line = rest.split_inclusive('\n').next().unwrap_or(rest);
-        let begin = line.trim_end();
-        let block = if is_begin(line) { block_length(rest) } else { None };
-        parts.push(if block.is_some() { Part::Block(begin) } else { Part::Line(line) });
-        let length = block.unwrap_or(line.len());
-        rest = &rest[length..];
+    while let Some(line) = rest.split_inclusive(|byte| *byte == b'\n').next() {
+        let block = begin(line).zip(block_length(rest));
+        parts.push(block.map_or(Part::Line(line), |(begin, _)| Part::Block(begin)));
+        rest = &rest[block.map_or(line.len(), |(_, length)| length)..];
     }
     parts
 }
 
-fn block_length(text: &str) -> Option<usize> {
+fn block_length(text: &[u8]) -> Option<usize> {
     let mut length = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
+    for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         length += line.len();
-        if line.trim_end() == END {
+        if line.trim_ascii_end() == END.as_bytes() {
             return Some(length);
         }
-        if number > 0 && is_begin(line) {
+        if number > 0 && begin(line).is_some() {
             return None;
         }
     }
     None
 }
 
-fn is_begin(line: &str) -> bool {
-    [BEGIN, BEGIN_BROKEN].contains(&line.trim_end())
+/// The mark that a line is, when it begins a block.
+fn begin(line: &[u8]) -> Option<&'static str> {
+    [BEGIN, BEGIN_BROKEN].into_iter().find(|begin| line.trim_ascii_end() == begin.as_bytes())
 }
 
 impl Host {
-    /// Replaces the text of somebody else's file: mode and owner stay, a link at its end is followed.
-    pub fn edit(&self, path: &Path, text: &str) -> Result<()> {
+    /// Replaces the content of somebody else's file: mode, owner and label stay, a link at its end is followed.
+    pub fn edit(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let path = self.resolve(path)?;
-        let before = self.entry(&path)?;
-        self.write(&path, text.as_bytes(), before.map_or(0o644, |entry| entry.mode))?;
-        let owner = |entry: Option<super::Entry>| entry.map(|entry| (entry.uid, entry.gid));
-        match owner(before) {
-            Some((uid, gid)) if owner(self.entry(&path)?) != Some((uid, gid)) => self.set_owner(&path, uid, gid),
-            _ => Ok(()),
+        match self.entry(&path)? {
+            Some(Entry { mode, uid, gid, .. }) => self.write_owned(&path, bytes, mode, (uid, gid)),
+            None => self.write(&path, bytes, 0o644),
         }
     }
 }
@@ -142,6 +138,15 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As in the file, as text.
+    fn apply(marks: &Marks<'_>, text: &str) -> String {
+        String::from_utf8(marks.apply(text.as_bytes())).unwrap()
+    }
+
+    fn plain(text: &str) -> String {
+        String::from_utf8(without(text.as_bytes())).unwrap()
+    }
 
     const SWAP: fn(&str) -> bool = |line| line.ends_with("swap");
 
@@ -154,41 +159,52 @@ mod tests {
         let lines = block(&["192.0.2.1 m1"]);
         let marks = Marks { block: &lines, out: SWAP };
         for text in ["", "a\n", "a", "a\nx swap\nb\n", "x swap", "\n\n", "a\r\nx swap\r\n", "# END sealift\na\n"] {
-            let marked = marks.apply(text);
+            let marked = apply(&marks, text);
             assert!(marked.contains("192.0.2.1 m1\n"), "{text:?}");
             assert_eq!(marked.matches(OUT).count(), text.matches("swap").count(), "{text:?}");
-            assert_eq!(marks.apply(&marked), marked, "twice: {text:?}");
-            assert_eq!(without(&marked), text);
-            assert_eq!(without(text), text);
+            assert_eq!(apply(&marks, &marked), marked, "twice: {text:?}");
+            assert_eq!(plain(&marked), text);
+            assert_eq!(plain(text), text);
         }
+    }
+
+    #[test]
+    fn another_encoding_than_utf_8_stays_to_the_byte() {
+        let lines = block(&["192.0.2.1 m1"]);
+        let marks = Marks { block: &lines, out: SWAP };
+        // Latin 1, and a line that is commented out.
+        let text = b"10.0.0.9 b\xfcro # K\xf6ln\n/dev/\xe4 swap\n";
+        let marked = marks.apply(text);
+        assert_eq!(marked[..text.len() + OUT.len()].iter().filter(|byte| **byte > 127).count(), 3);
+        assert_eq!((marks.apply(&marked), without(&marked)), (marked.clone(), text.to_vec()));
     }
 
     #[test]
     fn what_others_change_later_stays() {
         let lines = block(&["192.0.2.1 m1"]);
-        let marked = Marks { block: &lines, out: NONE_OUT }.apply("a") + "later\n";
+        let marked = apply(&Marks { block: &lines, out: NONE_OUT }, "a") + "later\n";
         let renewed = block(&["192.0.2.1 m1", "192.0.2.2 m2"]);
-        let marked = Marks { block: &renewed, out: NONE_OUT }.apply(&marked);
+        let marked = apply(&Marks { block: &renewed, out: NONE_OUT }, &marked);
         assert_eq!(
             marked,
             "a\n# BEGIN sealift (the line before had no end)\n192.0.2.1 m1\n192.0.2.2 m2\n# END sealift\nlater\n"
         );
-        assert_eq!(without(&marked), "a\nlater\n");
+        assert_eq!(plain(&marked), "a\nlater\n");
         // A second block, somebody's copy, goes; without lines there is none.
-        let twice = format!("{marked}{}", Marks { block: &lines, out: NONE_OUT }.apply(""));
-        assert_eq!(Marks { block: &renewed, out: NONE_OUT }.apply(&twice), marked);
-        assert_eq!(Marks { block: &[], out: NONE_OUT }.apply(&twice), "a\nlater\n");
+        let twice = format!("{marked}{}", apply(&Marks { block: &lines, out: NONE_OUT }, ""));
+        assert_eq!(apply(&Marks { block: &renewed, out: NONE_OUT }, &twice), marked);
+        assert_eq!(apply(&Marks { block: &[], out: NONE_OUT }, &twice), "a\nlater\n");
     }
 
     #[test]
     fn a_block_without_an_end_takes_nothing_with_it() {
         let text = "a\n# BEGIN sealift\n10.0.0.9 printer\n";
-        assert_eq!(without(text), text);
+        assert_eq!(plain(text), text);
         let lines = block(&["192.0.2.1 m1"]);
-        let marked = Marks { block: &lines, out: NONE_OUT }.apply(text);
+        let marked = apply(&Marks { block: &lines, out: NONE_OUT }, text);
         assert_eq!(marked, format!("{text}# BEGIN sealift\n192.0.2.1 m1\n# END sealift\n"));
-        assert_eq!(Marks { block: &lines, out: NONE_OUT }.apply(&marked), marked);
-        assert_eq!(without(&marked), text);
+        assert_eq!(apply(&Marks { block: &lines, out: NONE_OUT }, &marked), marked);
+        assert_eq!(plain(&marked), text);
     }
 
     #[test]
@@ -197,7 +213,7 @@ mod tests {
         let host = Host::under(directory.path());
         host.write(Path::new("/etc/static/hosts"), b"a\n", 0o640).unwrap();
         host.symlink(Path::new("/etc/hosts"), Path::new("static/hosts")).unwrap();
-        host.edit(Path::new("/etc/hosts"), "b\n").unwrap();
+        host.edit(Path::new("/etc/hosts"), b"b\n").unwrap();
         assert_eq!(host.link_target(Path::new("/etc/hosts")).unwrap().unwrap(), Path::new("static/hosts"));
         let entry = host.entry(Path::new("/etc/static/hosts")).unwrap().unwrap();
         assert_eq!(

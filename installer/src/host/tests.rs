@@ -35,6 +35,31 @@ fn a_write_that_dies_leaves_the_old_file_and_the_next_one_tidies_up() {
     }
 }
 
+/// `security.*` takes root, also where the kernel has no SELinux.
+#[test]
+fn a_file_that_is_replaced_keeps_its_label_and_its_owner() {
+    let (_dir, host) = host();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let path = Path::new("/etc/hosts");
+    host.write(path, b"a\n", 0o640).unwrap();
+    host.set_owner(path, 1000, 1001).unwrap();
+    super::label::set(&host.real_path(path), b"system_u:object_r:net_conf_t:s0\0").unwrap();
+    let label = || super::label::read(&host.real_path(path)).unwrap();
+    host.fake().clear();
+    host.edit(path, b"b\n").unwrap();
+    assert!(!host.fake().operations().iter().any(|line| line.starts_with("chown")), "it has its owner before its name");
+    let entry = host.entry(path).unwrap().unwrap();
+    assert_eq!((entry.mode, entry.uid, entry.gid), (0o640, 1000, 1001));
+    assert_eq!(label().as_deref(), Some(&b"system_u:object_r:net_conf_t:s0\0"[..]));
+    host.write(path, b"c\n", 0o600).unwrap();
+    assert_eq!(label().as_deref(), Some(&b"system_u:object_r:net_conf_t:s0\0"[..]));
+    host.remove(path).unwrap();
+    host.write(path, b"d\n", 0o600).unwrap();
+    assert_eq!(label(), None);
+}
+
 #[test]
 fn a_stream_that_fails_leaves_nothing() {
     struct Broken;

@@ -107,7 +107,7 @@ impl BeforeImage {
     /// Whether a target is not as it was; what cannot be read counts as different.
     pub fn differs(&self, host: &Host, target: &Target) -> bool {
         if let Target::Marks(path) = target
-            && host.read_text(path).is_ok_and(|text| text.is_some_and(|text| marks::without(&text) != text))
+            && host.read(path).is_ok_and(|text| text.is_some_and(|text| marks::without(&text) != text))
         {
             return true;
         }
@@ -175,10 +175,7 @@ fn restore_file(host: &Host, path: &Path, image: &BeforeImage) -> Result<Option<
             host.remove(path)?;
         }
         BeforeImage::File { bytes, mode, uid, gid } => {
-            host.write(path, &BASE64.decode(bytes)?, *mode)?;
-            if host.entry(path)?.is_some_and(|entry| (entry.uid, entry.gid) != (*uid, *gid)) {
-                host.set_owner(path, *uid, *gid)?;
-            }
+            host.write_owned(path, &BASE64.decode(bytes)?, *mode, (*uid, *gid))?;
         }
         BeforeImage::Link { target } => host.symlink(path, target)?,
         BeforeImage::Directory { mode, uid, gid } => {
@@ -199,7 +196,7 @@ fn restore_file(host: &Host, path: &Path, image: &BeforeImage) -> Result<Option<
 
 /// Takes our part out of a file of others; the file too, when there was none and nothing else is in it.
 fn restore_marks(host: &Host, path: &Path, was_absent: bool) -> Result<()> {
-    let Some(text) = host.read_text(path)? else { return Ok(()) };
+    let Some(text) = host.read(path)? else { return Ok(()) };
     let plain = marks::without(&text);
     if plain.is_empty() && was_absent {
         return host.remove(&host.resolve(path)?);

@@ -28,6 +28,7 @@ use crate::step::{Check, Step, Target};
 mod containers;
 mod daemons;
 mod founding_guard;
+mod host_firewall;
 mod host_settings;
 mod preflight;
 mod preflight_checks;

@@ -25,12 +25,20 @@ const YES: Reset = Reset {
 
 const HOST: &str = "\n[host]\nselinux = \"permissive\"\nhostname = \"set\"\ntime_servers = [\"192.0.2.123\"]\n";
 const SWAPS: &str = "Filename Type Size Used Priority\n";
+/// Keys that the kernel changes together with `net.ipv4.ip_forward`, and how this operator has them.
+const FOLLOWING: [(&str, &str); 3] = [
+    ("/proc/sys/net/ipv4/conf/all/accept_redirects", "0"),
+    ("/proc/sys/net/ipv4/conf/default/forwarding", "0"),
+    ("/proc/sys/net/ipv4/conf/eth0/forwarding", "1"),
+];
 const PARTITION: &str = "/dev/sda2 partition 1048572 2048 5\n";
 
 /// What the kernel and the daemons of the machine hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Machine {
     firewalld: Vec<String>,
+    /// The daemon was stopped.
+    stopped: bool,
     chrony: (bool, bool),
 }
 
@@ -52,6 +60,7 @@ impl Site {
             ("/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n/dev/sda2 none swap sw,pri=5 0 0\n"),
             ("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n"),
             ("/etc/chrony/chrony.conf", "pool 2.debian.pool.ntp.org iburst\n"),
+            ("/etc/systemd/system/srv-own.swap", "[Swap]\nWhat=/srv/own\n"),
             ("/usr/sbin/chronyd", ""),
             ("/usr/bin/firewall-cmd", ""),
             ("/usr/lib/systemd/system/chrony.service", ""),
@@ -62,6 +71,9 @@ impl Site {
             ("/proc/sys/vm/overcommit_memory", "0\n"),
         ] {
             host.write(Path::new(path), text.as_bytes(), if path == "/etc/fstab" { 0o640 } else { 0o644 }).unwrap();
+        }
+        for (path, value) in FOLLOWING.into_iter().chain([("/sys/class/block/sda2/partition", "2")]) {
+            host.write(Path::new(path), value.as_bytes(), 0o644).unwrap();
         }
         let site = Self { bed, machine: Arc::default() };
         site.script();
@@ -75,10 +87,14 @@ impl Site {
         for command in ["ip -j link", "ip -4", "ip -6"] {
             fake.on(command, Reply::ok("[]"));
         }
-        let mask = self.bed.directory.path().join("etc/systemd/system/dev-zram0.swap");
+        let units = self.bed.directory.path().join("etc/systemd/system");
         fake.answer("systemctl show --property=Id,LoadState", move |_| {
-            let state = if mask.is_symlink() { "masked" } else { "loaded" };
-            Reply::ok(format!("Id=dev-zram0.swap\nLoadState={state}\nFragmentPath=/run/x\nSourcePath=\n"))
+            // Made by a generator; the operator's own.
+            let shown = ["dev-zram0.swap", "srv-own.swap"].map(|name| {
+                let state = if units.join(name).is_symlink() { "masked" } else { "loaded" };
+                format!("Id={name}\nLoadState={state}\nFragmentPath=/x/{name}\nSourcePath=\n")
+            });
+            Reply::ok(shown.join("\n"))
         });
         for (verb, swaps) in [("swapoff /dev/sda2", ""), ("swapon --priority 5 /dev/sda2", PARTITION)] {
             let file = self.bed.host.real_path(Path::new("/proc/swaps"));
@@ -87,8 +103,25 @@ impl Site {
                 Reply::ok("")
             });
         }
-        let state = Arc::clone(&self.machine);
-        fake.answer("firewall-cmd", move |command| firewalld(&mut state.lock().unwrap().firewalld, &command.line()));
+        let files = FOLLOWING.map(|(path, _)| self.bed.host.real_path(Path::new(path)));
+        fake.on_sysctl("net.ipv4.ip_forward", move |on| {
+            for file in &files {
+                let redirects = file.ends_with("accept_redirects");
+                fs_err::write(file, if redirects == (on == "1") { "0" } else { "1" }).unwrap();
+            }
+        });
+        for program in ["firewall-cmd", "firewall-offline-cmd"] {
+            let state = Arc::clone(&self.machine);
+            fake.answer(program, move |command| {
+                let machine = &mut *state.lock().unwrap();
+                let line = command.line();
+                match (program, machine.stopped) {
+                    ("firewall-cmd", true) => Reply::fail(252, "FirewallD is not running"),
+                    ("firewall-cmd", false) => firewalld(&mut machine.firewalld, &line),
+                    _ => firewalld(&mut machine.firewalld, &line.replacen(' ', " --permanent ", 1)),
+                }
+            });
+        }
         self.script_chrony();
     }
 
@@ -150,6 +183,7 @@ impl Site {
         tree.retain(|path, _| !path.ends_with("enforce"));
         let mut shown: Vec<String> = shown.into_iter().map(|path| read(path).trim().to_owned()).collect();
         shown.push(read("/sys/fs/selinux/enforce"));
+        shown.extend(FOLLOWING.map(|(path, _)| read(path)));
         (tree, shown, self.machine.lock().unwrap().clone())
     }
 }
@@ -206,7 +240,12 @@ fn a_run_sets_everything_and_reset_gives_it_back() {
     let text = |path: &str| site.bed.host.read_text(Path::new(path)).unwrap().unwrap();
     assert!(text("/etc/hosts").contains("\n192.0.2.1 m1\n") && text("/etc/fstab").contains("# sealift: /dev/sda2"));
     assert_eq!((text("/proc/swaps").as_str(), text("/sys/fs/selinux/enforce").as_str()), (SWAPS, "0"));
+    for unit in ["dev-zram0.swap", "dev-sda2.swap", "srv-own.swap"] {
+        let mask = site.bed.host.link_target(&Path::new("/etc/systemd/system").join(unit)).unwrap();
+        assert_eq!(mask.as_deref(), Some(Path::new("/dev/null")), "{unit}");
+    }
     assert_eq!(text("/proc/sys/kernel/hostname"), "m1\n");
+    assert_eq!(FOLLOWING.map(|(path, _)| text(path)), ["0", "1", "1"], "the kernel changes these itself");
     assert!(text("/etc/chrony/chrony.conf").contains("\nserver 192.0.2.123 iburst\n"));
     let machine = site.machine.lock().unwrap().clone();
     assert_eq!(machine.chrony, (true, true));
@@ -231,7 +270,7 @@ fn reset_keeps_what_others_wrote_in_the_meantime() {
     let host = &site.bed.host;
     for (path, line) in [("/etc/fstab", "/dev/sdb1 /srv ext4 defaults 0 2\n"), ("/etc/hosts", "192.0.2.50 printer\n")] {
         let text = host.read_text(Path::new(path)).unwrap().unwrap();
-        host.edit(Path::new(path), &(text + line)).unwrap();
+        host.edit(Path::new(path), (text + line).as_bytes()).unwrap();
     }
     site.reset().unwrap();
     let text = |path: &str| host.read_text(Path::new(path)).unwrap().unwrap();
@@ -283,9 +322,24 @@ fn a_run_that_died_at_any_operation_is_repaired_or_undone() {
 /// A reset that died anywhere in these settings is finished by the next one.
 #[test]
 fn a_reset_that_died_at_any_operation_is_finished_by_the_next() {
+    dies_in_reset(|_| {});
+}
+
+/// As above, with a firewalld that was stopped in the meantime: what it had in memory is gone.
+#[test]
+fn a_reset_without_the_daemon_of_the_firewall_that_died_is_finished_too() {
+    dies_in_reset(|machine| {
+        machine.stopped = true;
+        machine.firewalld.retain(|rule| rule.starts_with("--permanent"));
+    });
+}
+
+fn dies_in_reset(meanwhile: impl Fn(&mut Machine)) {
     let whole = Site::new();
-    let before = whole.all();
+    let mut before = whole.all();
+    meanwhile(&mut before.2);
     whole.install().unwrap();
+    meanwhile(&mut whole.machine.lock().unwrap());
     whole.bed.host.fake().clear();
     whole.reset().unwrap();
     let total = whole.bed.host.fake().operations().len();
@@ -293,6 +347,7 @@ fn a_reset_that_died_at_any_operation_is_finished_by_the_next() {
     for n in 0..total {
         let site = Site::new();
         site.install().unwrap();
+        meanwhile(&mut site.machine.lock().unwrap());
         site.bed.host.fake().die_at(n);
         let _ = site.reset();
         site.bed.host.fake().revive();

@@ -17,8 +17,8 @@ use crate::host::marks::{self, Marks};
 use crate::step::Target;
 use crate::steps::unit::{UnitState, systemctl};
 
-/// Units that keep the time: chrony (Debian, EL), systemd, ntpd by its names, openntpd.
-const SERVICES: [&str; 7] = [
+/// Units that keep the time: chrony (Debian, EL), systemd, ntpd by its names, openntpd, ntpd-rs.
+const SERVICES: [&str; 8] = [
     "chrony.service",
     "chronyd.service",
     "systemd-timesyncd.service",
@@ -26,6 +26,7 @@ const SERVICES: [&str; 7] = [
     "ntpd.service",
     "ntpsec.service",
     "openntpd.service",
+    "ntpd-rs.service",
 ];
 /// chrony's configuration on Debian and on EL.
 const CONFIGS: [&str; 2] = ["/etc/chrony/chrony.conf", "/etc/chrony.conf"];
@@ -109,7 +110,7 @@ impl Keeper {
         }
         let chrony = Chrony::of(host)?;
         if let Some(chrony) = chrony.as_ref()
-            && host.read_text(&chrony.config)?.is_some_and(|text| marks::without(&text) != text)
+            && host.read(&chrony.config)?.is_some_and(|text| marks::without(&text) != text)
         {
             return Ok(Self::Ours(Chrony { config: chrony.config.clone(), unit: chrony.unit }));
         }

@@ -6,10 +6,10 @@
 
 use anyhow::Result;
 
-use super::part::{Edited, Found, Part};
+use super::part::{Edited, Found, Part, without_us};
 use crate::config::{ClusterConfig, Node};
 use crate::context::Context;
-use crate::host::marks::{self, Marks, NONE_OUT};
+use crate::host::marks::{Marks, NONE_OUT};
 use crate::step::Target;
 
 const FILE: &str = "/etc/hosts";
@@ -27,8 +27,8 @@ impl Part for Hosts {
         let lines = lines(context);
         found.changes.extend(edited(context, &lines).change(context.host)?);
         if context.config.host.hosts {
-            let text = context.host.read_text(FILE.as_ref())?.unwrap_or_default();
-            found.limits = foreign(&marks::without(&text), context.config, context.node);
+            let text = without_us(context.host, FILE.as_ref())?;
+            found.limits = foreign(&text, context.config, context.node);
         }
         Ok(found)
     }

@@ -21,7 +21,7 @@ pub(super) struct Kernel;
 impl Part for Kernel {
     fn touches(&self, context: &Context<'_>) -> Result<Vec<Target>> {
         let files = [MODULES_FILE, SYSCTL_FILE].map(|path| Target::File(path.into()));
-        let keys = Sysctls::keys(&network(context)).into_iter().map(Target::Sysctl);
+        let keys = Sysctls::keys(context.host, &network(context))?.into_iter().map(Target::Sysctl);
         let modules = wanted_modules(context)?;
         let modules = modules.with(Presence::Loadable).into_iter().map(|name| Target::Module(name.to_owned()));
         Ok(files.into_iter().chain(keys).chain(modules).collect())

@@ -1,12 +1,12 @@
 //! One setting of a host: what it touches, what it would change, what it cannot.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::context::Context;
 use crate::host::Host;
-use crate::host::marks::Marks;
+use crate::host::marks::{self, Marks};
 use crate::step::{Change, Target};
 
 /// One setting, looked at and made together with the others. The same contract as [`crate::step::Step`].
@@ -40,6 +40,16 @@ impl Found {
     }
 }
 
+/// The lines of somebody's file, to be looked at: what is not UTF-8 is replaced.
+pub(super) fn lossy(host: &Host, path: &Path) -> Result<String> {
+    Ok(String::from_utf8_lossy(&host.read(path)?.unwrap_or_default()).into_owned())
+}
+
+/// A file of others as it would be without us, to be looked at.
+pub(super) fn without_us(host: &Host, path: &Path) -> Result<String> {
+    Ok(String::from_utf8_lossy(&marks::without(&host.read(path)?.unwrap_or_default())).into_owned())
+}
+
 /// A file of others with our marks in it.
 pub(super) struct Edited<'a> {
     pub(super) path: PathBuf,
@@ -54,8 +64,8 @@ impl Edited<'_> {
     }
 
     /// The wanted text, when it is another than the present one. A file that is not there is made only for a block.
-    fn wanted(&self, host: &Host) -> Result<Option<String>> {
-        let present = host.read_text(&self.path)?.unwrap_or_default();
+    fn wanted(&self, host: &Host) -> Result<Option<Vec<u8>>> {
+        let present = host.read(&self.path)?.unwrap_or_default();
         let wanted = self.marks.apply(&present);
         Ok((wanted != present).then_some(wanted))
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::part::{Edited, Found, Part};
+use super::part::{Edited, Found, Part, without_us};
 use crate::config::host::Selinux as Policy;
 use crate::context::Context;
-use crate::host::marks::{self, Marks};
+use crate::host::marks::Marks;
 use crate::step::Target;
 
 /// `1` while it enforces (what setenforce(8) writes).
@@ -63,16 +63,36 @@ fn enforces(context: &Context<'_>) -> Result<bool> {
 
 /// Our line, where others have it enforce at boot.
 fn block(context: &Context<'_>) -> Result<Vec<String>> {
-    let text = context.host.read_text(Path::new(CONFIG))?.unwrap_or_default();
-    let enforcing = marks::without(&text).lines().any(is_enforcing);
+    let enforcing = without_us(context.host, Path::new(CONFIG))?.lines().any(is_enforcing);
     Ok(enforcing.then(|| "SELINUX=permissive".to_owned()).into_iter().collect())
 }
 
+/// By its first letters, as libselinux reads it: `SELINUX=enforcing # for now` enforces.
 fn is_enforcing(line: &str) -> bool {
-    line.trim().strip_prefix("SELINUX=").is_some_and(|mode| mode.trim().eq_ignore_ascii_case("enforcing"))
+    let mode = line.trim().strip_prefix("SELINUX=").map(str::trim_start).unwrap_or_default();
+    mode.get(.."enforcing".len()).is_some_and(|mode| mode.eq_ignore_ascii_case("enforcing"))
 }
 
 fn config(block: &[String]) -> Edited<'_> {
     let what = "permissive at boot".to_owned();
     Edited { path: CONFIG.into(), marks: Marks { block, out: is_enforcing }, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libselinux_takes_for_enforcing_is_enforcing() {
+        for (line, enforcing) in [
+            ("SELINUX=enforcing", true),
+            ("SELINUX= Enforcing # for now", true),
+            ("SELINUX=permissive", false),
+            ("# SELINUX=enforcing", false),
+            ("SELINUXTYPE=enforcing", false),
+            ("SELINUX=", false),
+        ] {
+            assert_eq!(is_enforcing(line), enforcing, "{line}");
+        }
+    }
 }

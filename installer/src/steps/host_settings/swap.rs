@@ -4,11 +4,12 @@
 //! table or for zram as well), and a few services that make swap by themselves. In a container it is the machine's:
 //! preflight refuses.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::part::{Edited, Found, Part};
+use super::part::{Edited, Found, Part, lossy};
 use crate::config::host::Swap as Policy;
 use crate::context::Context;
 use crate::host::marks::Marks;
@@ -32,7 +33,7 @@ pub(super) struct SwapOff;
 struct Sources {
     active: Vec<Swap>,
     services: Vec<&'static str>,
-    units: Vec<String>,
+    units: BTreeSet<String>,
 }
 
 impl Part for SwapOff {
@@ -93,12 +94,17 @@ impl Sources {
                 services.push(service);
             }
         }
-        Ok(Some(Self { active: swap::active(host)?, services, units: units(host)? }))
+        let active = swap::active(host)?;
+        let mut units: BTreeSet<String> = units(host)?.into_iter().collect();
+        for swap in &active {
+            units.extend(partition_unit(host, &swap.path)?);
+        }
+        Ok(Some(Self { active, services, units }))
     }
 }
 
 fn fstab(host: &Host) -> Result<Edited<'static>> {
-    let text = host.read_text(Path::new(FSTAB))?.unwrap_or_default();
+    let text = lossy(host, Path::new(FSTAB))?;
     let lines = text.lines().filter(|line| is_swap(line)).count();
     let what = format!("comment out {lines} {} of swap", if lines == 1 { "line" } else { "lines" });
     Ok(Edited { path: PathBuf::from(FSTAB), marks: Marks { block: &[], out: is_swap }, what })
@@ -113,6 +119,19 @@ fn is_swap(line: &str) -> bool {
 fn units(host: &Host) -> Result<Vec<String>> {
     let properties = "--property=Id,LoadState,FragmentPath,SourcePath";
     Ok(parse(&host.try_run(&Command::new("systemctl").args(["show", properties, "*.swap"]))?.text()))
+}
+
+/// The unit that systemd would make for a partition in use as soon as no line of `/etc/fstab` names swap any more
+/// (`systemd-gpt-auto-generator(8)` looks for swap partitions only then), unless it is masked already.
+fn partition_unit(host: &Host, path: &Path) -> Result<Option<String>> {
+    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str).unwrap_or_default();
+    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !plain || !host.exists(&Path::new("/sys/class/block").join(name).join("partition"))? {
+        return Ok(None);
+    }
+    let unit = format!("dev-{name}.swap");
+    let masked = host.link_target(&unit_path(&unit))?.is_some_and(|target| target == Path::new(NOWHERE));
+    Ok((!masked).then_some(unit))
 }
 
 /// Blocks of `KEY=VALUE` lines, one for each unit.

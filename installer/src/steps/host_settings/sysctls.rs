@@ -55,7 +55,7 @@ const fn at_least(key: &'static str, value: u64, why: &'static str) -> Setting {
 
 /// Kubelet's own list (`protectKernelDefaults`, pkg/kubelet/cm/container_manager_linux.go) plus what routing pods takes.
 const SETTINGS: &[Setting] = &[
-    exactly("net.ipv4.ip_forward", "1", "pods are routed through this host"),
+    exactly(FORWARD, "1", "pods are routed through this host"),
     exactly("net.bridge.bridge-nf-call-iptables", "1", "services work between pods of one host"),
     exactly("net.bridge.bridge-nf-call-ip6tables", "1", "services work between pods of one host"),
     at_least("net.core.somaxconn", 4096, "bursts of connections to the apiserver and its proxy"),
@@ -159,12 +159,29 @@ impl Sysctls {
     }
 
     /// Keys that this module or kube-proxy may change, for the before-image.
-    pub(super) fn keys(network: &Network<'_>) -> Vec<String> {
+    pub(super) fn keys(host: &Host, network: &Network<'_>) -> Result<Vec<String>> {
         let fixed = SETTINGS.iter().map(|setting| setting.key.to_string());
         let interfaces = network.interfaces.iter().map(|interface| reverse_path(interface));
         let others = OF_KUBE_PROXY.map(str::to_owned);
-        fixed.chain([reverse_path("all")]).chain(interfaces).chain(others).collect()
+        // Undone the other way round: after the key that changes them.
+        let keys = following(host)?.into_iter().chain(fixed).chain([reverse_path("all")]).chain(interfaces);
+        Ok(keys.chain(others).collect())
     }
+}
+
+const FORWARD: &str = "net.ipv4.ip_forward";
+
+/// Keys that the kernel changes with [`FORWARD`], in both directions (`inet_forward_change`, net/ipv4/devinet.c): a router
+/// does not accept redirects, and forwards on every interface. Empty where it forwards already: then nothing changes it, and
+/// an interface that has come since must not be taken for one that always did.
+fn following(host: &Host) -> Result<Vec<String>> {
+    if host.sysctl(FORWARD)?.is_none_or(|value| value != "0") {
+        return Ok(Vec::new());
+    }
+    let interfaces = host.list(Path::new("/proc/sys/net/ipv4/conf"))?;
+    // That of `all` is the same as FORWARD itself.
+    let forwarding = interfaces.iter().filter(|name| *name != "all").map(|name| of_interface(name, "forwarding"));
+    Ok([of_interface("all", "accept_redirects")].into_iter().chain(forwarding).collect())
 }
 
 /// `key = value` lines of sysctl.d(5), the last of a key; `/` separates like `.`.
@@ -184,12 +201,17 @@ pub(super) struct Network<'a> {
 }
 
 /// The key of an interface's reverse path filter. `all` and an interface's own count together, the higher one holds; 1 is
-/// strict, 2 loose (ip-sysctl.rst of the kernel). Names with dots are written with `/`, as sysctl.d(5) has it.
+/// strict, 2 loose (ip-sysctl.rst of the kernel).
 fn reverse_path(interface: &str) -> String {
+    of_interface(interface, "rp_filter")
+}
+
+/// Names with dots are written with `/`, as sysctl.d(5) has it.
+fn of_interface(interface: &str, key: &str) -> String {
     if interface.contains('.') {
-        format!("net/ipv4/conf/{interface}/rp_filter")
+        format!("net/ipv4/conf/{interface}/{key}")
     } else {
-        format!("net.ipv4.conf.{interface}.rp_filter")
+        format!("net.ipv4.conf.{interface}.{key}")
     }
 }
 
@@ -277,6 +299,28 @@ mod tests {
             let second = Sysctls::survey(&host, false, &network, &[]).unwrap();
             assert_eq!(second.file, first.file, "the file changes again and again");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_changes_with_forwarding_is_recorded_before_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = filtering(dir.path(), &[("all", "0"), ("default", "0"), ("eth0", "0"), ("eth1.7", "0")]);
+        let forward = Path::new("/proc/sys/net/ipv4/ip_forward");
+        host.write(forward, b"0\n", 0o644).unwrap();
+        let keys = Sysctls::keys(&host, &PLAIN).unwrap();
+        let place = |key: &str| keys.iter().position(|found| found == key);
+        for key in [
+            "net.ipv4.conf.all.accept_redirects",
+            "net.ipv4.conf.default.forwarding",
+            "net.ipv4.conf.eth0.forwarding",
+            "net/ipv4/conf/eth1.7/forwarding",
+        ] {
+            assert!(place(key).unwrap() < place(FORWARD).unwrap(), "{key}: undone before the kernel changes it again");
+        }
+        assert_eq!(place("net.ipv4.conf.all.forwarding"), None, "the same key as {FORWARD}");
+        // A later run: an interface that came with forwarding on never had it off.
+        host.write(forward, b"1\n", 0o644).unwrap();
+        assert!(Sysctls::keys(&host, &PLAIN).unwrap().iter().all(|key| !key.ends_with("forwarding")));
     }
 
     #[test]

@@ -22,7 +22,9 @@ const NOBODY: &str = "sealift-asks-for-a-name-that-nobody-has";
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
     let own = context.facts.host_name.as_str();
     let mut findings = vec![host_name(own)];
-    let hosts = context.host.read_text(Path::new("/etc/hosts"))?.unwrap_or_default();
+    // A comment in another encoding is no reason to stop.
+    let hosts = context.host.read(Path::new("/etc/hosts"))?.unwrap_or_default();
+    let hosts = String::from_utf8_lossy(&hosts);
     let node = &context.node.name;
     let resolver = &context.facts.resolver;
     let listed = in_hosts(&hosts, node);

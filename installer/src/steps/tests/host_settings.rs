@@ -8,7 +8,7 @@ const HOSTS: &str = "/etc/hosts";
 const FSTAB: &str = "UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n";
 const SWAPS: &str = "Filename Type Size Used Priority\n/dev/sda2 partition 1048572 2048 -2\n";
 
-fn text(bed: &Bed, path: &str) -> String {
+pub(super) fn text(bed: &Bed, path: &str) -> String {
     bed.host.read_text(Path::new(path)).unwrap().unwrap_or_default()
 }
 
@@ -20,7 +20,7 @@ fn limits(bed: &Bed) -> String {
 }
 
 /// Applies until nothing is left to do; gives the changes of the first round that are about something.
-fn applied(bed: &Bed, about: &str) -> Vec<String> {
+pub(super) fn applied(bed: &Bed, about: &str) -> Vec<String> {
     let changes = bed.changes(&HostSettings);
     HostSettings.apply(&bed.context()).unwrap();
     assert_eq!(bed.changes(&HostSettings), Vec::<String>::new());
@@ -45,7 +45,7 @@ fn script_units(bed: &Bed) {
     }
 }
 
-fn runs(bed: &Bed, unit: &str) {
+pub(super) fn runs(bed: &Bed, unit: &str) {
     bed.units.lock().unwrap().insert(unit.to_owned(), Unit { enabled: true, active: "active" });
 }
 
@@ -69,12 +69,28 @@ fn names_of_nodes_go_to_the_hosts_file_and_follow_the_config() {
     assert!(!limits(&bed).contains("w1"), "not ours to say");
 }
 
+#[test]
+fn a_hosts_file_in_another_encoding_is_no_obstacle() {
+    let bed = Bed::new();
+    let before = b"10.0.0.9 drucker # B\xfcro\n10.0.0.8 m1\n";
+    bed.host.write(Path::new(HOSTS), before, 0o644).unwrap();
+    let target = Target::Marks(HOSTS.into());
+    let image = crate::journal::BeforeImage::capture(&bed.host, &target).unwrap();
+    applied(&bed, "");
+    assert!(limits(&bed).contains("line 2 has `m1` at 10.0.0.8"), "{}", limits(&bed));
+    preflight::findings(&bed.context()).unwrap();
+    assert!(image.differs(&bed.host, &target));
+    image.restore(&bed.host, &target).unwrap();
+    assert_eq!(bed.host.read(Path::new(HOSTS)).unwrap().unwrap(), before);
+}
+
 /// A machine with a swap partition in `/etc/fstab`, zram by a generator, and a service that makes swap.
 fn with_swap() -> Bed {
     let mut bed = Bed::new();
     script_units(&bed);
     bed.put("/etc/fstab", FSTAB);
     bed.put("/proc/swaps", SWAPS);
+    bed.put("/sys/class/block/sda2/partition", "2\n");
     bed.put("/proc/meminfo", "MemTotal: 4096000 kB\nMemAvailable: 100000 kB\n");
     bed.facts.swap = vec!["/dev/sda2".to_owned()];
     runs(&bed, "zramswap.service");
@@ -100,14 +116,18 @@ fn swap_is_turned_off_now_and_at_boot() {
     for line in [
         "edit /etc/fstab: comment out 1 line of swap",
         "mask dev-zram0.swap, which turns swap on at boot",
+        // systemd finds it in the partition table as soon as no line of fstab is about swap.
+        "mask dev-sda2.swap, which turns swap on at boot",
         "stop and disable zramswap.service, which makes swap",
         "turn swap off on /dev/sda2 (2.0 MiB in it)",
     ] {
         assert!(changes.iter().any(|change| change == line), "`{line}` is not in {changes:#?}");
     }
     assert_eq!(text(&bed, "/etc/fstab"), FSTAB.replace("UUID=2", "# sealift: UUID=2"));
-    let mask = bed.host.link_target(Path::new("/etc/systemd/system/dev-zram0.swap")).unwrap().unwrap();
-    assert_eq!(mask, Path::new("/dev/null"));
+    for unit in ["dev-zram0.swap", "dev-sda2.swap"] {
+        let mask = bed.host.link_target(&Path::new("/etc/systemd/system").join(unit)).unwrap();
+        assert_eq!(mask.as_deref(), Some(Path::new("/dev/null")), "{unit}");
+    }
     let unit = bed.units.lock().unwrap()["zramswap.service"].clone();
     assert!(!unit.enabled && unit.active == "inactive");
 }
@@ -279,6 +299,39 @@ fn firewalld_gets_each_port_by_itself_and_gives_it_back() {
     assert_eq!(*added.lock().unwrap(), before);
 }
 
+/// What is on disk goes without the daemon; what it had in memory went with it.
+#[test]
+fn a_firewalld_that_does_not_run_gives_its_rules_back() {
+    let bed = Bed::new();
+    let added = script_firewalld(&bed);
+    added.lock().unwrap().push("--permanent --zone=public --port=6443/tcp".to_owned());
+    let before = added.lock().unwrap().clone();
+    let mut journal = crate::journal::Journal::read(&bed.host).unwrap();
+    journal.capture("host-settings", &HostSettings.touches(&bed.context()).unwrap()).unwrap();
+    applied(&bed, "");
+    added.lock().unwrap().retain(|rule| rule.starts_with("--permanent"));
+    let fake = bed.host.fake();
+    fake.on("firewall-cmd", Reply::fail(252, "FirewallD is not running"));
+    let state = Arc::clone(&added);
+    fake.answer("firewall-offline-cmd", move |command| {
+        let mut added = state.lock().unwrap();
+        let line = command.line();
+        let [_, zone, action] = line.split(' ').collect::<Vec<_>>()[..] else { return Reply::fail(2, "usage") };
+        let (verb, element) = action.trim_start_matches('-').split_once('-').unwrap();
+        let rule = format!("--permanent {zone} --{element}");
+        match verb {
+            "query" if !added.contains(&rule) => return Reply::fail(1, "no"),
+            "remove" => added.retain(|other| *other != rule),
+            _ => {}
+        }
+        Reply::ok("success")
+    });
+    for (target, image) in journal.images().filter(|(target, _)| matches!(target, Target::Rule(_))) {
+        assert_eq!(image.restore(&bed.host, target).unwrap(), None);
+    }
+    assert_eq!(*added.lock().unwrap(), before);
+}
+
 #[test]
 fn a_firewall_that_is_kept_or_not_active_is_left_alone() {
     let mut bed = Bed::new();
@@ -342,77 +395,15 @@ fn ufw_gets_each_rule_with_a_comment_and_gives_it_back() {
     assert_eq!(*added.lock().unwrap(), OPERATORS);
 }
 
-/// An nftables of a few lines: one chain that drops, and our rules by handle.
-fn script_nft(bed: &Bed) -> Arc<Mutex<Vec<(u64, String)>>> {
-    bed.put("/usr/sbin/nft", "");
-    let fake = bed.host.fake();
-    let chain = |name: &str, table: &str| {
-        format!(
-            r#"{{"chain":{{"family":"inet","table":"{table}","name":"{name}","type":"filter","hook":"input","policy":"drop"}}}}"#
-        )
-    };
-    fake.on("nft -j list chains", Reply::ok(format!(r#"{{"nftables":[{}]}}"#, chain("input", "mine"))));
-    let rules: Arc<Mutex<Vec<(u64, String)>>> = Arc::default();
-    let state = Arc::clone(&rules);
-    fake.answer("nft -j list chain inet mine input", move |_| {
-        let rules = state.lock().unwrap();
-        let rules =
-            rules.iter().map(|(handle, comment)| json!({"rule": {"handle": handle, "comment": comment, "expr": []}}));
-        Reply::ok(json!({"nftables": rules.collect::<Vec<_>>()}).to_string())
-    });
-    let state = Arc::clone(&rules);
-    fake.answer("nft -f -", move |command| {
-        let mut rules = state.lock().unwrap();
-        for line in String::from_utf8_lossy(command.stdin().unwrap()).lines() {
-            if let Some(handle) = line.strip_prefix("delete rule inet mine input handle ") {
-                rules.retain(|(other, _)| other.to_string() != handle);
-            } else {
-                let comment = line.split('"').nth(1).unwrap();
-                assert!(line.starts_with("insert rule inet mine input "), "{line}");
-                let handle = rules.iter().map(|(handle, _)| *handle).max().unwrap_or(7) + 1;
-                rules.push((handle, comment.to_owned()));
-            }
-        }
-        Reply::ok("")
-    });
-    rules
-}
-
-#[test]
-fn a_chain_of_nftables_that_drops_gets_our_rules_and_keeps_them_over_a_reload() {
-    let mut bed = Bed::new();
-    let rules = script_nft(&bed);
-    rules.lock().unwrap().push((3, "somebody's".to_owned()));
-    runs(&bed, "nftables.service");
-    let changes = applied(&bed, "");
-    let tcp = "nftables chain inet mine input: tcp dport { 2379, 2380, 6443, 10250, 30000-32767 } accept";
-    for line in [tcp, "nftables chain inet mine input: ip saddr 10.244.0.0/16 accept"] {
-        assert!(changes.iter().any(|change| change == line), "`{line}` is not in {changes:#?}");
-    }
-    let drop_in = text(&bed, "/etc/systemd/system/nftables.service.d/sealift.conf");
-    assert!(drop_in.contains("ExecStartPost=-/usr/sbin/nft -f /etc/sealift/firewall.nft\n"), "{drop_in}");
-    assert!(text(&bed, "/etc/sealift/firewall.nft").contains("insert rule inet mine input tcp dport { 2379"));
-    let count = rules.lock().unwrap().len();
-    assert_eq!(count, 4, "somebody's, tcp, udp, pods");
-    // Other ports: the old ones go in the same transaction.
-    bed.roles = Roles::new([Role::Worker]);
-    assert!(!applied(&bed, "10250").is_empty());
-    assert_eq!(rules.lock().unwrap().len(), count);
-    let image = crate::journal::BeforeImage::Absent;
-    let chain = crate::host::firewall::Chain { family: "inet".into(), table: "mine".into(), name: "input".into() };
-    image.restore(&bed.host, &Target::Rule(crate::host::firewall::Rule::Nft(chain))).unwrap();
-    assert_eq!(*rules.lock().unwrap(), [(3, "somebody's".to_owned())]);
-}
-
 #[test]
 fn chains_of_iptables_are_named_and_not_written_to() {
     let bed = Bed::new();
-    let rules = script_nft(&bed);
+    bed.put("/usr/sbin/nft", "");
     let chain = r#"{"nftables":[{"chain":{"family":"ip","table":"filter","name":"INPUT","type":"filter","hook":"input","policy":"drop"}}]}"#;
     bed.host.fake().on("nft -j list chains", Reply::ok(chain));
     bed.host.fake().on("nft -j list chain ip filter INPUT", Reply::ok(r#"{"nftables":[]}"#));
     HostSettings.apply(&bed.context()).unwrap();
-    assert!(rules.lock().unwrap().is_empty());
+    assert!(!bed.host.fake().commands().iter().any(|line| line.starts_with("nft -f")));
     let said = limits(&bed);
     assert!(said.contains("rules of iptables (chain INPUT)") && said.contains("6443/tcp"), "{said}");
 }

@@ -1,8 +1,10 @@
 //! A plain ruleset of nftables whose chains drop what they do not know. An accept in a table of our own cannot undo a drop in
-//! another one, so our rules go to the beginning of these chains, each with our comment. Nobody else's rule is touched.
+//! another one, so our rules go into these chains, each with our comment: to the end, but before rules that take whatever is
+//! left. What the operator drops by name stays dropped, and nobody else's rule is touched.
 //!
-//! `nftables.service` loads the ruleset anew at boot and on reload; a drop-in of that unit adds our rules again afterwards.
-//! They are not in the operator's own file: a mistake in it would leave the host without any firewall.
+//! `nftables.service` loads the ruleset anew at boot and on reload; a drop-in of that unit adds our rules again afterwards, by
+//! a script that finds the end of a chain as it is then. They are not in the operator's own file: a mistake in it would leave
+//! the host without any firewall.
 //!
 //! Chains that `iptables` manages are not written to: a rule that it cannot show would stop it from working at all.
 
@@ -22,8 +24,10 @@ use crate::steps::file::WantedFile;
 use crate::steps::unit::{UnitState, systemctl};
 
 const UNIT: &str = "nftables.service";
-/// Our rules, for the drop-in.
-const RULES: &str = "/etc/sealift/firewall.nft";
+/// Adds our rules, for the drop-in. With what a host has before `/opt` is mounted: sh, awk, nft.
+const SCRIPT: &str = "/etc/sealift/firewall.sh";
+/// `put CHAIN COMMENT RULE...`; [`closes`] in awk.
+const PUT: &str = include_str!("put.sh");
 const DROP_IN: &str = "/etc/systemd/system/nftables.service.d/sealift.conf";
 /// Tables of programs that look after them themselves.
 const MANAGED: [&str; 4] = ["sealift", "kube-proxy", "firewalld", "libvirt_network"];
@@ -43,8 +47,10 @@ pub(super) struct Nftables {
 struct Wall {
     chain: Chain,
     forwards: bool,
-    /// The comments of our rules in it.
+    /// The comments of our rules in it that packets reach.
     ours: Vec<String>,
+    /// The number of the rule before which ours belong; none: they go to the end.
+    before: Option<u64>,
 }
 
 impl Nftables {
@@ -56,8 +62,11 @@ impl Nftables {
         for (chain, hook, policy) in base_chains(&listed.text()) {
             let Chain { family, table, name } = &chain;
             let said = host.try_run(&Command::new("nft").args(["-j", "list", "chain", family, table, name]))?;
-            let rules = rules(&said.text());
-            if policy != "drop" && !rules.last().is_some_and(drops_all) {
+            let mut rules = rules(&said.text());
+            // What comes after that is never reached.
+            rules.truncate(rules.iter().position(drops_all).map_or(rules.len(), |last| last + 1));
+            let end = end(&rules);
+            if policy != "drop" && !rules[end..].iter().any(drops_all) {
                 continue;
             }
             if table == "filter" && ["INPUT", "FORWARD"].contains(&name.as_str()) {
@@ -65,7 +74,9 @@ impl Nftables {
                 continue;
             }
             let comments = rules.iter().filter(|rule| is_ours(rule)).filter_map(|rule| rule["comment"].as_str());
-            walls.push(Wall { ours: comments.map(str::to_owned).collect(), chain, forwards: hook == "forward" });
+            let ours = comments.map(str::to_owned).collect();
+            let before = rules.get(end).and_then(|rule| rule["handle"].as_u64());
+            walls.push(Wall { ours, before, chain, forwards: hook == "forward" });
         }
         if walls.is_empty() && iptables.is_empty() {
             return Ok(None);
@@ -75,7 +86,7 @@ impl Nftables {
     }
 
     pub(super) fn touches(&self) -> Vec<Target> {
-        let files = [RULES, DROP_IN].map(|path| Target::File(path.into()));
+        let files = [SCRIPT, DROP_IN].map(|path| Target::File(path.into()));
         let chains = self.walls.iter().map(|wall| Target::Rule(Rule::Nft(wall.chain.clone())));
         files.into_iter().filter(|_| self.keeps()).chain(chains).collect()
     }
@@ -134,12 +145,13 @@ impl Nftables {
         if !self.keeps() {
             return Vec::new();
         }
-        let script: String = self.walls.iter().map(|wall| wall.script(wanted)).collect();
-        let load = format!("-{} -f {RULES}", self.nft.display());
+        let puts: String = self.walls.iter().map(|wall| wall.put(wanted)).collect();
+        let script = format!("{PUT}nft={}\n{puts}", self.nft.display());
+        let load = format!("-/bin/sh {SCRIPT}");
         let unit = format!(
             "# Written by Sealift: its rules after those of this host.\n[Service]\nExecStartPost={load}\nExecReload={load}\n"
         );
-        vec![WantedFile::private(RULES, script), WantedFile::public(DROP_IN, unit)]
+        vec![WantedFile::private(SCRIPT, script), WantedFile::public(DROP_IN, unit)]
     }
 }
 
@@ -174,14 +186,20 @@ impl Wall {
         self.ours.len() == self.rules(wanted).len() && self.ours.iter().all(|ours| *ours == comment)
     }
 
-    /// The input of `nft -f` that adds the rules.
+    /// The input of `nft -f` that adds the rules now.
     fn script(&self, wanted: &Wanted) -> String {
-        let comment = self.comment(wanted);
-        let lines = self
-            .rules(wanted)
-            .into_iter()
-            .map(|rule| format!("insert rule {} {rule} comment \"{comment}\"\n", self.chain));
+        let (chain, comment) = (&self.chain, self.comment(wanted));
+        let place = self.before.map_or(format!("add rule {chain}"), |handle| {
+            // Each goes right before that rule, so they keep their order.
+            format!("insert rule {chain} position {handle}")
+        });
+        let lines = self.rules(wanted).into_iter().map(|rule| format!("{place} {rule} comment \"{comment}\"\n"));
         lines.collect()
+    }
+
+    /// The line of the script that adds them whenever the chain is new.
+    fn put(&self, wanted: &Wanted) -> String {
+        format!("put '{}' '{}' '{}'\n", self.chain, self.comment(wanted), self.rules(wanted).join("' '"))
     }
 }
 
@@ -199,21 +217,46 @@ fn base_chains(json: &str) -> Vec<(Chain, String, String)> {
     chains.collect()
 }
 
-/// A rule without any condition that ends the way of a packet.
+/// Where the end of a chain begins: the first of the last rules that take whatever is left.
+fn end(rules: &[Value]) -> usize {
+    rules.len() - rules.iter().rev().take_while(|rule| closes(rule)).count()
+}
+
+/// A rule that drops, rejects, counts or logs what has come so far, at most by protocol (`meta l4proto tcp reject with tcp
+/// reset`, and the like for others, is how a chain often ends).
+fn closes(rule: &Value) -> bool {
+    parts(rule).iter().all(|(name, part)| match name.as_str() {
+        "drop" | "reject" | "counter" | "log" => true,
+        // How nft shows a target of iptables.
+        "xt" => part["name"] == "REJECT",
+        "limit" => part["inv"] != true,
+        "match" => is_protocol(part),
+        _ => false,
+    })
+}
+
+/// A rule that ends the way of every packet.
 fn drops_all(rule: &Value) -> bool {
-    let parts = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut ends = false;
-    for part in parts {
-        let Some(name) = part.as_object().and_then(|part| part.keys().next()) else { return false };
-        match name.as_str() {
-            "drop" | "reject" => ends = true,
-            // How nft shows a target of iptables.
-            "xt" if part["xt"]["name"] == "REJECT" => ends = true,
-            "counter" | "log" => {}
-            _ => return false,
-        }
-    }
-    ends
+    let parts = parts(rule);
+    let ends = parts.iter().any(|(name, _)| ["drop", "reject", "xt"].contains(&name.as_str()));
+    ends && closes(rule) && !parts.iter().any(|(name, _)| ["limit", "match"].contains(&name.as_str()))
+}
+
+/// Whether a condition asks for nothing but the protocol.
+fn is_protocol(condition: &Value) -> bool {
+    let (meta, payload) = (&condition["left"]["meta"]["key"], &condition["left"]["payload"]);
+    let of = |value: &Value, names: &[&str]| value.as_str().is_some_and(|value| names.contains(&value));
+    let field = |protocol: &str, field: &str| payload["protocol"] == protocol && payload["field"] == field;
+    of(&condition["op"], &["==", "in"])
+        && (of(meta, &["l4proto", "nfproto", "protocol", "pkttype"])
+            || field("ip", "protocol")
+            || field("ip6", "nexthdr"))
+}
+
+/// What a rule consists of (libnftables-json(5), `expr`).
+fn parts(rule: &Value) -> Vec<(&String, &Value)> {
+    let parts = rule["expr"].as_array().into_iter().flatten().filter_map(Value::as_object);
+    parts.flatten().collect()
 }
 
 #[cfg(test)]
@@ -226,6 +269,31 @@ mod tests {
         assert!(rule(r#"[{"counter":{"packets":1}},{"reject":{"type":"icmpx"}}]"#) && rule(r#"[{"drop":null}]"#));
         assert!(rule(r#"[{"counter":{"packets":0}},{"xt":{"type":"target","name":"REJECT"}}]"#));
         assert!(!rule(r#"[{"match":{"op":"=="}},{"drop":null}]"#) && !rule(r#"[{"accept":null}]"#) && !rule("[]"));
+        assert!(!rule(r#"[{"limit":{"rate":5}},{"drop":null}]"#) && !rule(r#"[{"xt":{"name":"LOG"}}]"#));
+    }
+
+    #[test]
+    fn the_end_of_a_chain_begins_where_only_protocols_are_told_apart() {
+        let protocol = |left: &str, op: &str| format!(r#"{{"match":{{"op":"{op}","left":{left},"right":"tcp"}}}}"#);
+        let l4 = r#"{"meta":{"key":"l4proto"}}"#;
+        let tcp = format!(r#"[{},{{"reject":{{"type":"tcp reset"}}}}]"#, protocol(l4, "=="));
+        let source = protocol(r#"{"payload":{"protocol":"ip","field":"saddr"}}"#, "==");
+        let source = format!(r#"[{source},{{"drop":null}}]"#);
+        let others = format!(r#"[{},{{"drop":null}}]"#, protocol(l4, "!="));
+        let flood = r#"[{"limit":{"rate":5,"inv":true}},{"drop":null}]"#;
+        let (accept, drop) = (r#"[{"accept":null}]"#, r#"[{"counter":{}},{"log":{}},{"drop":null}]"#);
+        for (rules, wanted) in [
+            (vec![accept, &source, drop], 2),
+            (vec![accept, &source], 2),
+            (vec![drop, accept, &tcp, drop], 2),
+            (vec![accept, &others, drop], 2),
+            (vec![accept, flood, r#"[{"log":{}}]"#], 2),
+            (vec![], 0),
+        ] {
+            let rules: Vec<Value> =
+                rules.iter().map(|expr| serde_json::from_str(&format!("{{\"expr\":{expr}}}")).unwrap()).collect();
+            assert_eq!(end(&rules), wanted, "{rules:?}");
+        }
     }
 
     #[test]
