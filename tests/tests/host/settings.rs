@@ -14,7 +14,8 @@ const FIREWALL: &str = "flush ruleset\n\
 table inet guard {\n\
   chain arriving {\n\
     type filter hook input priority 0; policy drop;\n\
-    iif lo accept\n    ct state established,related accept\n    ip protocol icmp accept\n    tcp dport 22 accept\n  }\n\
+    iif lo accept\n    ct state established,related accept\n    ip protocol icmp accept\n    ip saddr 10.77.99.0/24 drop\n\
+    tcp dport 22 accept\n    counter drop comment \"what is left\"\n  }\n\
   chain passing {\n    type filter hook forward priority 0; policy drop;\n    ct state established,related accept\n  }\n}\n";
 const HOST: &str = "[host]\nhostname = \"set\"\nselinux = \"permissive\"\n";
 const INSTALLER: &str = "/opt/sealift/bin/installer";
@@ -141,11 +142,16 @@ fn settings_hold(master: &Master) -> Result<()> {
         Ok(host.bed().outside("timeout").args(["3", "bash", "-c", line.as_str()]).finish()?.success())
     };
     ensure!(reaches(6443)? && reaches(10250)?, "the firewall does not let the cluster through");
-    host.run("nft add rule inet guard arriving tcp dport 9999 accept")?;
+    host.run("nft insert rule inet guard arriving tcp dport 9999 accept")?;
     host.run("systemctl reload nftables")?;
     ensure!(reaches(6443)?, "the rules are gone after a reload");
-    let ours = host.run("nft list chain inet guard arriving | grep -c sealift")?.stdout;
-    ensure!(ours.trim() == "3", "{ours} rules of ours after a reload");
+    // After what the operator drops by name, before the end that drops everything.
+    let chain = host.run("nft list chain inet guard arriving")?.stdout;
+    let kinds = chain.lines().filter_map(|line| {
+        let kinds = [("99.0/24 drop", 'd'), ("sealift", 's'), ("what is left", 'e')];
+        kinds.into_iter().find(|(word, _)| line.contains(word)).map(|(_, kind)| kind)
+    });
+    ensure!(kinds.collect::<String>() == "dssse", "after a reload:\n{chain}");
     host.run("systemctl restart nftables")?;
     wait::until("the API server to be reached after a restart of the firewall", Duration::from_secs(10), || {
         ensure!(reaches(6443)?, "refused");
