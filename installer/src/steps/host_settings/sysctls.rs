@@ -14,7 +14,7 @@ use crate::host::Host;
 pub(super) const SYSCTL_FILE: &str = "/etc/sysctl.d/99-sealift.conf";
 
 /// What kube-proxy sets by itself (cmd/kube-proxy, pkg/proxy): not ours to choose, but `reset` puts it back.
-const OF_KUBE_PROXY: [&str; 11] = [
+const OF_KUBE_PROXY: [&str; 12] = [
     "net.ipv4.conf.all.route_localnet",
     "net.ipv4.conf.all.arp_ignore",
     "net.ipv4.conf.all.arp_announce",
@@ -23,6 +23,8 @@ const OF_KUBE_PROXY: [&str; 11] = [
     "net.ipv4.vs.expire_nodest_conn",
     "net.ipv4.vs.expire_quiescent_template",
     "net.netfilter.nf_conntrack_max",
+    // By `/sys/module/nf_conntrack/parameters/hashsize`.
+    "net.netfilter.nf_conntrack_buckets",
     "net.netfilter.nf_conntrack_tcp_be_liberal",
     "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
     "net.netfilter.nf_conntrack_tcp_timeout_established",
