@@ -23,8 +23,9 @@ pub const UNIT: &str = "sealift-resume.service";
 /// A run in the background is stopped between two changes; a single one may take this long.
 const STOP_WITHIN: Duration = Duration::from_secs(330);
 
-/// Exit code 6 is an expected end, and tried again; wrong usage (2: also a join file whose token ended or was revoked) and a
-/// refused bundle (4) need a person: `installer status` goes on saying so.
+/// Exit code 6 is an expected end, and tried again; wrong usage (2: also a join file whose token ended or was revoked), a kernel
+/// that the config demands and that has failed (3; what preflight finds ends with 1 in here) and a refused bundle (4) need a
+/// person: `installer status` goes on saying so.
 fn unit(installer: &Digest) -> String {
     let installer = program_path(installer);
     format!(
@@ -39,7 +40,7 @@ fn unit(installer: &Digest) -> String {
          ExecStart={} resume --wait 10m\n\
          SuccessExitStatus=5 6\n\
          RestartForceExitStatus=6\n\
-         RestartPreventExitStatus=2 4\n\
+         RestartPreventExitStatus=2 3 4\n\
          Restart=on-failure\n\
          RestartSec=10\n\
          KillMode=mixed\n\

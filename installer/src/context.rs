@@ -69,8 +69,8 @@ pub struct Context<'a> {
     pub patience: Duration,
     /// What the operator said about reboots.
     pub reboot: Mode,
-    /// Whether the operator said `--retry-kernel`: try a kernel again that has failed here.
-    pub retry_kernel: bool,
+    /// How many kernels had failed here when the operator said `--retry-kernel`: one is tried again until a further one has.
+    pub retry_kernel: Option<usize>,
     /// Name of the step at work, for events.
     pub step: &'a str,
 }

@@ -47,6 +47,10 @@ pub struct Inputs {
     /// What the operator said about reboots. What goes on by itself keeps to it.
     #[serde(default)]
     pub reboot: Mode,
+    /// The operator said `--retry-kernel` when so many kernels had failed here: whatever goes on with the run tries one again
+    /// for as long as no further one has.
+    #[serde(default)]
+    pub retry_kernel: Option<usize>,
 }
 
 impl Inputs {
@@ -165,6 +169,11 @@ impl<'a> Journal<'a> {
     /// Checks of preflight that a run that has not ended ignores.
     pub fn ignored(&self) -> BTreeSet<String> {
         self.pending().map(|pending| pending.inputs.ignored).unwrap_or_default()
+    }
+
+    /// What a run that has not ended was told about kernels that had failed.
+    pub fn retry_kernel(&self) -> Option<usize> {
+        self.pending().and_then(|pending| pending.inputs.retry_kernel)
     }
 
     /// What the last run was asked for, whether it has ended or not.

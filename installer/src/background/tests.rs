@@ -28,6 +28,7 @@ impl Bed {
             joined: false,
             ignored: std::collections::BTreeSet::new(),
             reboot: crate::restart::Mode::default(),
+            retry_kernel: None,
         };
         Journal::read(&host).unwrap().begin(&inputs, "[cluster]").unwrap();
         let active = Arc::new(Mutex::new("inactive"));
@@ -65,6 +66,10 @@ fn a_run_that_waits_goes_on_in_the_background_and_after_a_reboot_once_the_lock_i
     let text = bed.host.read_text(&unit_path(UNIT)).unwrap().unwrap();
     let program = program_path(&Digest::of(b"x"));
     assert!(text.contains(&format!("ExecStart={} resume --wait 10m\n", program.display())), "{text}");
+    assert!(
+        text.contains("RestartPreventExitStatus=2 3 4\n"),
+        "what a person has to decide is not tried again: {text}"
+    );
     assert!(text.contains("WantedBy=multi-user.target") && text.contains("RestartForceExitStatus=6"), "{text}");
     assert!(bed.host.fake().commands().contains(&format!("systemctl enable {UNIT}")));
 }

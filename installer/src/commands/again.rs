@@ -9,6 +9,7 @@ use bundle::{Digest, Image};
 
 use super::install::finish;
 use super::prepare::{Asked, Origin, Prepared};
+use crate::background;
 use crate::checks::CheckName;
 use crate::config::{ClusterConfig, Roles, role_name};
 use crate::engine::{self, Numbering, Record, Summary};
@@ -19,8 +20,9 @@ use crate::host::Host;
 use crate::journal::Journal;
 use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
-use crate::report::Exit;
+use crate::report::{Exit, Explain as _};
 use crate::restart::Mode;
+use crate::steps::kernel;
 use crate::store::{Program, Store};
 
 /// What is run again.
@@ -41,8 +43,8 @@ pub(super) struct Again {
     pub(super) patience: Duration,
     /// Whether to reboot when that is needed.
     pub(super) reboot: Mode,
-    /// Try a kernel again that has failed.
-    pub(super) retry_kernel: bool,
+    /// Try a kernel again that has failed: how many had when that was said.
+    pub(super) retry_kernel: Option<usize>,
 }
 
 impl Again {
@@ -78,10 +80,14 @@ impl Again {
         let mut record = Record { journal, inputs: prepared.inputs(), config: self.config, log: &log };
         let mut summary = Summary::default();
         let result = (|| {
-            let mut before = 0;
-            for part in [&plan.preflight, &plan.store, &plan.steps] {
-                let numbering = Numbering { before, total: plan.len() };
-                engine::run(part, &context, Some(&mut record), numbering, &mut summary)?;
+            let numbering = |before| Numbering { before, total: plan.len() };
+            let looked = engine::run(&plan.preflight, &context, Some(&mut record), numbering(0), &mut summary);
+            // What preflight finds may pass by itself (a clock, a route, room on a disk), so the run in the background tries
+            // again; what a later step refuses with that exit code needs a person.
+            if background::inside(host) { looked.exit(Exit::Failed) } else { looked }?;
+            let mut before = plan.preflight.len();
+            for part in [&plan.store, &plan.steps] {
+                engine::run(part, &context, Some(&mut record), numbering(before), &mut summary)?;
                 before += part.len();
             }
             if summary.complete() {
@@ -89,6 +95,7 @@ impl Again {
             }
             Ok(())
         })();
+        kernel::tidy(&context);
         finish(&context, start, result, &summary, output)
     }
 }

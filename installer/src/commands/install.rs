@@ -17,6 +17,7 @@ use crate::output::Output;
 use crate::plan::{Plan, StepsOf};
 use crate::report::{Exit, Explain as _, exit_of};
 use crate::restart::restart;
+use crate::steps::kernel;
 use crate::store::{Footprint, Program, Store};
 
 /// What the operator of a new cluster should do next.
@@ -80,7 +81,9 @@ pub fn install(host: &Host, arguments: &Install, output: &Output, steps: StepsOf
         require_inputs(&journal, &inputs, arguments)?;
         let mut record = Record { journal, inputs, config: prepared.config_text.clone(), log: &log };
         let before = plan.preflight.len() + plan.store.len();
-        engine::run(&plan.steps, &context, Some(&mut record), numbering(before), &mut summary)?;
+        let ran = engine::run(&plan.steps, &context, Some(&mut record), numbering(before), &mut summary);
+        kernel::tidy(&context);
+        ran?;
         if summary.complete() {
             record.journal.end()?;
         }

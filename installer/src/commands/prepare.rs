@@ -24,7 +24,7 @@ use crate::journal::{Inputs, Journal, Pending};
 use crate::report::{Exit, Explain as _};
 use crate::restart::Mode;
 use crate::share::Share;
-use crate::steps::os_packages;
+use crate::steps::{kernel, os_packages};
 use crate::store::{Metered, Stream, classify, running_program};
 use crate::trust::{self, Acceptance, Accepted};
 
@@ -76,7 +76,7 @@ pub(super) struct Prepared {
     ignored: BTreeSet<CheckName>,
     patience: Duration,
     reboot: Mode,
-    retry_kernel: bool,
+    retry_kernel: Option<usize>,
     /// Title of the bundle, for people.
     pub(super) title: String,
     /// Digest of its index.
@@ -106,8 +106,8 @@ pub(super) struct Asked {
     pub(super) patience: Duration,
     /// Whether to reboot when that is needed.
     pub(super) reboot: Mode,
-    /// Try a kernel again that has failed.
-    pub(super) retry_kernel: bool,
+    /// Try a kernel again that has failed: how many had when that was said.
+    pub(super) retry_kernel: Option<usize>,
 }
 
 /// Where a wanted state comes from.
@@ -151,6 +151,7 @@ impl Asked {
         let roles = (!roles.is_empty()).then(|| Roles::new(roles.iter().copied()));
         // What a pending run was told still counts.
         let journal = if arguments.abandon { None } else { Some(Journal::read(host)?) };
+        let retry_kernel = retry_kernel(host, arguments.retry_kernel, journal.as_ref())?;
         let joined = join.is_some() || journal.as_ref().is_some_and(Journal::joined);
         let mut ignored = journal.map(|journal| CheckName::of_record(&journal.ignored())).unwrap_or_default();
         ignored.extend(&arguments.ignored);
@@ -164,9 +165,14 @@ impl Asked {
             ignored,
             patience: arguments.wait,
             reboot: arguments.reboot,
-            retry_kernel: arguments.retry_kernel,
+            retry_kernel,
         })
     }
+}
+
+/// What counts of `--retry-kernel`: said now, or for the run that has not ended.
+pub(super) fn retry_kernel(host: &Host, said: bool, journal: Option<&Journal<'_>>) -> Result<Option<usize>> {
+    if said { kernel::failures(host).map(Some) } else { Ok(journal.and_then(Journal::retry_kernel)) }
 }
 
 /// Refuses a config that is older than the cluster's, or that the cluster would not take. A copy that may be old itself
@@ -278,6 +284,7 @@ impl Prepared {
             joined: self.joined,
             ignored: CheckName::to_record(&self.ignored),
             reboot: self.reboot,
+            retry_kernel: self.retry_kernel,
         }
     }
 }

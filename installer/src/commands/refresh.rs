@@ -64,7 +64,7 @@ pub(super) fn run(host: &Host, known: &Known, patience: Duration, output: &Outpu
         roles: given.filter(|given| given.is_subset(&node.roles)),
         patience,
         reboot: journal.last().map(|inputs| inputs.reboot).unwrap_or_default(),
-        retry_kernel: false,
+        retry_kernel: journal.retry_kernel(),
     };
     again.run(host, journal, output, steps)
 }

@@ -8,7 +8,7 @@ use bundle::{Digest, Image};
 
 use super::again::{Again, parse_roles};
 use super::install::require_root;
-use super::prepare::require_installer;
+use super::prepare::{require_installer, retry_kernel};
 use crate::background::{self, Foreground};
 use crate::cli::cluster::Resume;
 use crate::cluster::Known;
@@ -74,7 +74,7 @@ fn go_on(host: &Host, arguments: &Resume, output: &Output, steps: StepsOf) -> Re
         roles: Some(parse_roles(&pending.inputs.roles)?),
         patience: arguments.refresh.patience.wait,
         reboot: arguments.reboot.unwrap_or(pending.inputs.reboot),
-        retry_kernel: arguments.retry_kernel,
+        retry_kernel: retry_kernel(host, arguments.retry_kernel, Some(&journal))?,
     };
     again.run(host, journal, output, steps)
 }

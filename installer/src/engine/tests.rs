@@ -81,7 +81,7 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         ignored: &std::collections::BTreeSet::new(),
         created: None,
         reboot: crate::restart::Mode::Never,
-        retry_kernel: false,
+        retry_kernel: None,
         patience: std::time::Duration::from_secs(5),
         step: "",
     };
@@ -95,6 +95,7 @@ fn with(steps: &[Box<dyn Step>], look: impl FnOnce(&Host, &Context<'_>, Result<S
         joined: false,
         ignored: std::collections::BTreeSet::new(),
         reboot: crate::restart::Mode::default(),
+        retry_kernel: None,
     };
     let mut record = Record { journal: Journal::read(&host).unwrap(), inputs, config: CLUSTER.to_owned(), log: &log };
     let mut summary = Summary::default();

@@ -9,6 +9,7 @@ fn inputs(bundle: &str) -> Inputs {
         joined: false,
         ignored: BTreeSet::new(),
         reboot: crate::restart::Mode::Ask,
+        retry_kernel: None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::journal;
 use crate::lock;
 use crate::step::Target;
+use crate::steps::kernel;
 use crate::trust;
 
 /// State that is lost at a reboot anyway.
@@ -39,10 +40,14 @@ impl Reset<'_> {
             host.remove(Path::new(ETC))?;
         }
         all_but(host, HOME, |name| INSTALLER.contains(&name))?;
-        all_but(host, STATE, |kept| [journal::PATH, lock::PATH].map(name).contains(&kept))?;
+        all_but(host, STATE, |kept| [journal::PATH, lock::PATH, kernel::RECORD].map(name).contains(&kept))?;
         host.remove(Path::new(journal::PATH))?;
         whole(host, HOME)?;
-        whole(host, STATE)?;
+        if kernel::is_held(host)? {
+            all_but(host, STATE, |kept| kept == name(kernel::RECORD))?;
+        } else {
+            whole(host, STATE)?;
+        }
         Ok(done)
     }
 }

@@ -157,7 +157,7 @@ impl Bed {
             ignored: &self.ignored,
             created: None,
             reboot: crate::restart::Mode::Never,
-            retry_kernel: false,
+            retry_kernel: None,
             patience: std::time::Duration::ZERO,
             step: "test",
         }

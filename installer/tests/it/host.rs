@@ -85,11 +85,16 @@ impl Bed {
     }
 
     pub(crate) fn resume(&self) -> anyhow::Result<Exit> {
+        self.resume_with(&tiny)
+    }
+
+    /// With other steps.
+    pub(crate) fn resume_with(&self, steps: installer::plan::StepsOf) -> anyhow::Result<Exit> {
         let patience = installer::cli::cluster::Patience { wait: std::time::Duration::ZERO };
         let format = installer::cli::Format { json: false };
         let refresh = installer::cli::cluster::Refresh { patience, from: None, format };
         let arguments = installer::cli::cluster::Resume { refresh, reboot: None, retry_kernel: false };
-        commands::resume(&self.host, &arguments, &Output::silent(), &tiny)
+        commands::resume(&self.host, &arguments, &Output::silent(), steps)
     }
 
     /// Exit code, whatever happens.

@@ -205,6 +205,20 @@ fn reset_that_died_or_failed_at_any_operation_is_finished_by_the_next() {
     }
 }
 
+/// Why the boot menu's default is held would be known to nobody otherwise, and a later installation could not give it back.
+#[test]
+fn what_holds_the_boot_menu_keeps_its_record() {
+    let (bed, state) = (bed(), Path::new("/var/lib/sealift"));
+    assert_eq!(install(&bed).unwrap(), Exit::Done);
+    let held = r#"{"pin":{"release":"6.1","entry":"old","saved_before":null}}"#;
+    bed.host.write(&state.join("kernel.json"), held.as_bytes(), 0o600).unwrap();
+    reset(&bed.host).unwrap();
+    assert_eq!(bed.host.list(state).unwrap(), ["kernel.json"]);
+    bed.host.write(&state.join("kernel.json"), b"{}", 0o600).unwrap();
+    reset(&bed.host).unwrap();
+    assert!(!bed.host.exists(state).unwrap());
+}
+
 #[test]
 fn nothing_is_deleted_behind_a_mount_or_below_a_running_program() {
     let bed = bed();

@@ -28,6 +28,7 @@ fn host(roles: &str) -> (tempfile::TempDir, Host) {
         joined: false,
         ignored: ["swap".to_owned()].into(),
         reboot: crate::restart::Mode::default(),
+        retry_kernel: None,
     };
     Journal::read(&host).unwrap().begin(&inputs, CONFIG).unwrap();
     (directory, host)

@@ -78,11 +78,13 @@ impl Simulated {
              set default=\"{default}\"\nfi\n\nfunction savedefault {{\n  if [ -z \"${{boot_once}}\" ]; then\n    \
              saved_entry=\"${{chosen}}\"\n    save_env saved_entry\n  fi\n}}\n"
         );
+        let further = ours.lines().find_map(|line| line.strip_prefix("GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX "));
+        let further = further.map(|text| format!(" {}", text.trim_end_matches('"'))).unwrap_or_default();
         let body = |indent: &str, release: &str, options: &str| {
             format!(
                 "{indent}\tload_video\n{indent}\tif [ x$feature_platform_search_hint = xy ]; then\n{indent}\t  search \
                  --no-floppy --fs-uuid --set=root {UUID}\n{indent}\tfi\n{indent}\tlinux\t/boot/vmlinuz-{release} \
-                 root=UUID={UUID} ro {options}\n{indent}\tinitrd\t/boot/initrd.img-{release}\n{indent}}}\n"
+                 root=UUID={UUID} ro {options}{further}\n{indent}\tinitrd\t/boot/initrd.img-{release}\n{indent}}}\n"
             )
         };
         let class = "--class debian --class gnu-linux --class gnu --class os $menuentry_id_option";

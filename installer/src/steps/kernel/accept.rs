@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::health::{self, Snapshot};
+use super::health::{self, Difference, Snapshot};
 use super::state::{Accepted, Fallback, Pin, State, Trial};
-use super::{arm, drain, pin, trial};
+use super::{arm, pin, trial};
 use crate::context::Context;
 use crate::host::boot::Grub;
 use crate::host::packages::{Database, Family};
@@ -20,9 +20,9 @@ const EVERY: Duration = Duration::from_secs(3);
 /// Accepts the kernel on trial, or puts on record why not.
 pub(super) fn judge(context: &Context<'_>, state: &mut State, mut trial: Trial) -> Result<()> {
     health::settle(context.host, arm::settle_within(context.config.kernel.trial))?;
-    let reasons = look(context, &trial)?;
-    if !reasons.is_empty() {
-        let verdict = reasons.join("; ");
+    let Difference { bad, other } = look(context, &trial)?;
+    if !bad.is_empty() {
+        let verdict = bad.join("; ");
         context.warn(format!("Linux {} is not accepted: {verdict}", trial.kernel.release));
         // The way back is looked at before it is taken: a default that is not the old kernel would lead here again.
         if let (Some(grub), Some(pin)) = (Grub::find(context.host)?, &state.pin) {
@@ -32,24 +32,30 @@ pub(super) fn judge(context: &Context<'_>, state: &mut State, mut trial: Trial) 
         state.trial = Some(trial);
         return state.write(context.host);
     }
-    accept(context, state, &trial)
+    for difference in &other {
+        context.warn(format!(
+            "not as on Linux {}: {difference}; this does not count against Linux {}",
+            trial.before, trial.kernel.release
+        ));
+    }
+    accept(context, state, &trial, other)
 }
 
 /// What is not as it should be; looked at for a while, because addresses and mounts may come late.
-fn look(context: &Context<'_>, trial: &Trial) -> Result<Vec<String>> {
-    let mut reasons = proof(context.host, trial)?;
-    reasons.extend(health::load(context, &trial.snapshot)?);
-    if !reasons.is_empty() {
-        return Ok(reasons);
+fn look(context: &Context<'_>, trial: &Trial) -> Result<Difference> {
+    let mut bad = proof(context.host, trial)?;
+    bad.extend(health::load(context, &trial.snapshot)?);
+    if !bad.is_empty() {
+        return Ok(Difference { bad, other: Vec::new() });
     }
     let patience = arm::settle_within(context.config.kernel.trial);
     let start = context.host.monotonic();
     loop {
-        let worse = trial.snapshot.worse(&Snapshot::take(context)?);
-        let failed_for_good = worse.iter().any(|reason| reason.starts_with("unit "));
+        let found = trial.snapshot.difference(&Snapshot::take(context)?);
+        let failed_for_good = found.bad.iter().any(|reason| reason.starts_with("unit "));
         let over = context.host.monotonic().saturating_sub(start) >= patience;
-        if worse.is_empty() || failed_for_good || over {
-            return Ok(worse);
+        if found.bad.is_empty() || failed_for_good || over {
+            return Ok(found);
         }
         if crate::engine::interrupted() {
             bail!("interrupted while looking at the host on its new kernel");
@@ -86,7 +92,7 @@ fn proof(host: &Host, trial: &Trial) -> Result<Vec<String>> {
 
 /// In this order a power cut at any point boots a kernel that was accepted: the default first, then the record, then what
 /// forces back, then the pin.
-fn accept(context: &Context<'_>, state: &mut State, tried: &Trial) -> Result<()> {
+fn accept(context: &Context<'_>, state: &mut State, tried: &Trial, differences: Vec<String>) -> Result<()> {
     let host = context.host;
     let release = &tried.kernel.release;
     if let (Some(grub), Some(pinned)) = (Grub::find(host)?, state.pin.clone()) {
@@ -98,75 +104,43 @@ fn accept(context: &Context<'_>, state: &mut State, tried: &Trial) -> Result<()>
     }
     let build = arm::build(host)?;
     context.note(format!("Linux {release} is accepted ({build}): this host is as well as on Linux {}", tried.before));
-    state.accepted = Some(Accepted { kernel: tried.kernel.clone(), build, time: host.now() });
+    state.accepted = Some(Accepted { kernel: tried.kernel.clone(), build, time: host.now(), differences });
+    state.failed.retain(|failed| failed.kernel != tried.kernel);
     state.trial = None;
     state.write(host)?;
-    trial::disarm(host)?;
-    if tried.closed {
-        reopen(context, release);
-    }
-    clear(context, state)
-}
-
-/// Opens the node again. Best effort: its cluster may be out of reach, and the kernel is not to blame.
-pub(super) fn reopen(context: &Context<'_>, release: &str) {
-    if let Err(error) = drain::open(context) {
-        let node = &context.node.name;
-        context.warn(format!(
-            "node {node} runs Linux {release} and is still closed ({error:#}): `kubectl uncordon {node}`"
-        ));
-    }
+    clear(host, state)
 }
 
 /// What is left of trials that are over.
-pub(super) fn leftovers(context: &Context<'_>, state: &State) -> Result<Vec<Change>> {
+pub(super) fn leftovers(host: &Host, state: &State) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
-    if trial::is_left(context.host)? {
+    if trial::is_left(host)? {
         changes.push(Change::new("remove what watched over a kernel's trial"));
     }
-    if let Some(release) = &state.countdown {
-        changes.push(Change::new(format!("make the initramfs of Linux {release} anew, without the trial's countdown")));
-    }
-    if let Some(pin) = removable(context.host, state)? {
+    if let Some(pin) = removable(host, state)? {
         changes.push(Change::new(format!(
             "remove {}: the boot menu boots Linux {} by itself, and later kernels of the distribution after it",
             pin::SETTINGS,
             pin.release
         )));
+    } else if state.trial.is_none() && state.watched.is_some() && Grub::find(host)?.is_some() {
+        changes.push(Change::new(format!("take `{}` out of the boot menu", pin::PANIC)));
     }
     Ok(changes)
 }
 
 /// Clears it away.
-pub(super) fn clear(context: &Context<'_>, state: &mut State) -> Result<()> {
-    if trial::is_left(context.host)? {
-        trial::disarm(context.host)?;
+pub(super) fn clear(host: &Host, state: &mut State) -> Result<()> {
+    if trial::is_left(host)? {
+        trial::disarm(host)?;
     }
-    if let Err(error) = rebuild(context.host, state) {
-        let release = state.countdown.take().unwrap_or_default();
-        if state.accepted.as_ref().is_some_and(|accepted| accepted.kernel.release == release) {
-            return Err(error);
-        }
-        // Nothing boots this one by itself.
-        context.warn(format!(
-            "Linux {release}, which was not accepted, still counts down when somebody boots it: {error:#}"
-        ));
-        state.write(context.host)?;
-    }
-    if removable(context.host, state)?.is_some()
-        && let Some(grub) = Grub::find(context.host)?
-    {
-        pin::unpin(context.host, &grub, state)?;
+    let Some(grub) = Grub::find(host)? else { return Ok(()) };
+    if let Some(pin) = removable(host, state)? {
+        pin::unpin(host, &grub, state, &[&pin.release])?;
+    } else if state.trial.is_none() && state.watched.is_some() {
+        pin::relax(host, &grub, state)?;
     }
     Ok(())
-}
-
-/// The initramfs of the kernel that was on trial, as the distribution makes it.
-pub(super) fn rebuild(host: &Host, state: &mut State) -> Result<()> {
-    let Some(release) = state.countdown.clone() else { return Ok(()) };
-    trial::rebuild(host, &release)?;
-    state.countdown = None;
-    state.write(host)
 }
 
 /// The pin, when it has done its work: the pinned kernel is what the distribution boots by itself. Not while a kernel is on
@@ -174,5 +148,5 @@ pub(super) fn rebuild(host: &Host, state: &mut State) -> Result<()> {
 fn removable(host: &Host, state: &State) -> Result<Option<Pin>> {
     let (Some(pin), None) = (&state.pin, &state.trial) else { return Ok(None) };
     let Some(grub) = Grub::find(host)? else { return Ok(None) };
-    Ok(pin::can_go(host, &grub, &pin.release)?.then(|| pin.clone()))
+    Ok(pin::can_go(host, &grub, &[&pin.release])?.then(|| pin.clone()))
 }

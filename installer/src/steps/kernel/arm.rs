@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::health::Snapshot;
 use super::packages::{install_missing, require_bootable};
 use super::state::{Fallback, Identity, Stage, State, Trial};
-use super::{drain, goal, pin, trial};
+use super::{countdown, drain, goal, pin, trial};
 use crate::background;
 use crate::context::Context;
 use crate::host::Host;
@@ -56,14 +56,13 @@ pub(super) fn whole(context: &Context<'_>, state: &mut State, kernel: Identity) 
         }
         None => None,
     };
-    if trial::has_initramfs_tools(host)? {
-        state.countdown = Some(kernel.release.clone());
-        state.write(host)?;
-        trial::prepare_initramfs(host, &kernel.release, context.config.kernel.trial)?;
+    let counts_down = countdown::is_possible(host)?;
+    if counts_down {
+        countdown::prepare(host, state, &kernel.release, context.config.kernel.trial)?;
     }
     install_missing(context, component)?;
-    if state.countdown.is_some() {
-        trial::pack_countdown(host, &kernel.release)?;
+    if counts_down {
+        countdown::pack(host, &kernel.release)?;
     }
     if let (Some(grub), Some(entry)) = (&grub, &running) {
         if grub.menu(host)?.of(&kernel.release).is_none() {
@@ -73,7 +72,7 @@ pub(super) fn whole(context: &Context<'_>, state: &mut State, kernel: Identity) 
     }
     require_bootable(context, grub.as_ref(), &kernel)?;
     let entry = grub.as_ref().map(|grub| pin::entry(host, grub, &kernel.release)).transpose()?;
-    let closed = drain::close(context)?;
+    drain::close(context, state)?;
     let trial = Trial {
         kernel,
         entry: entry.map(|entry| entry.id),
@@ -85,7 +84,6 @@ pub(super) fn whole(context: &Context<'_>, state: &mut State, kernel: Identity) 
         since: host.now(),
         verdict: None,
         snapshot: Snapshot::take(context)?,
-        closed,
         ignored: 0,
     };
     arm(context, state, trial)
@@ -104,7 +102,7 @@ pub(super) fn again(context: &Context<'_>, state: &mut State) -> Result<()> {
     trial.boot_id = boot_id(context.host)?;
     trial.before.clone_from(&context.facts.kernel);
     trial.before_build = build(context.host)?;
-    trial.closed |= drain::close(context)?;
+    drain::close(context, state)?;
     trial.snapshot = Snapshot::take(context)?;
     trial.stage = Stage::Arming;
     arm(context, state, trial)

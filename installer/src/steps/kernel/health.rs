@@ -1,30 +1,22 @@
 //! The gate: the host on the new kernel held against the host before the reboot.
 //!
-//! Only what was well before counts: interfaces, addresses, default routes, mounts of `/etc/fstab`, units that did not fail,
-//! modules that were there. Two acts prove what no list says: an overlay mount and a packet-filter rule.
+//! Only what was well before counts. What this host cannot be reached or work without sends it back: the node's address, the
+//! default route in use, interfaces with a cable in them, mounts that every boot needs, units that a boot starts, modules.
+//! What may be another cause's (an address that floats, a bridge, a `nofail` mount, a timer's job that needs the internet) is
+//! said and does not count. Two acts prove what no list says: an overlay mount and a packet-filter rule.
+
+mod look;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::context::proxy_mode::IPVS_MODULES;
-use crate::facts::{Facts, which};
-use crate::host::{Command, Host, mount_point};
-
-/// Beginnings of the names of interfaces that pods and services have: they come and go with those.
-const OF_PODS: [&str; 10] =
-    ["cni", "kube-", "flannel", "cali", "vxlan.", "tunl", "veth", "docker", "br-", "nodelocaldns"];
-/// Where the overlay is tried.
-const OVERLAY: &str = "/run/sealift/overlay-trial";
-/// A rule set that is gone again when the transaction ends; a kernel without nf_tables or connection tracking refuses it.
-const RULES: &str = "add table inet sealift_trial\n\
-    add chain inet sealift_trial probe { type filter hook input priority 0; policy accept; }\n\
-    add rule inet sealift_trial probe ct state established counter accept\n\
-    delete table inet sealift_trial\n";
+use crate::host::{Command, Host};
 
 /// What of a host can be compared before and after a reboot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,14 +24,22 @@ const RULES: &str = "add table inet sealift_trial\n\
 pub(super) struct Snapshot {
     /// Interfaces.
     pub interfaces: BTreeSet<String>,
+    /// Those with hardware behind them and a cable in them.
+    pub links: BTreeSet<String>,
+    /// The node's address, when this host has it.
+    pub node: Option<IpAddr>,
     /// `eth0 192.0.2.1/24`.
     pub addresses: BTreeSet<String>,
-    /// `via 192.0.2.254 dev eth0`.
-    pub routes: BTreeSet<String>,
+    /// `via 192.0.2.254 dev eth0`, the one in use first; of the version of the node's address.
+    pub routes: Vec<String>,
     /// Mounted directories of `/etc/fstab`, with their file systems.
     pub mounts: BTreeSet<String>,
+    /// Those of them that a boot can do without.
+    pub optional_mounts: BTreeSet<String>,
     /// Units that have failed.
     pub failed_units: BTreeSet<String>,
+    /// Those of them that no boot starts.
+    pub event_units: BTreeSet<String>,
     /// Modules of the plan that the kernel had, or had built in.
     pub modules: BTreeSet<String>,
     /// Whether an overlay could be mounted.
@@ -48,41 +48,86 @@ pub(super) struct Snapshot {
     pub packet_filter: bool,
 }
 
+/// What is not as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Reasons to go back.
+    pub bad: Vec<String>,
+    /// No reasons.
+    pub other: Vec<String>,
+}
+
 impl Snapshot {
     /// Looks at the host as it is now. Loads no module for good that it did not find; the two acts leave nothing behind.
     pub(super) fn take(context: &Context<'_>) -> Result<Self> {
         let host = context.host;
+        let interfaces = look::interfaces(host)?;
+        let addresses = look::addresses(host, context.facts);
+        let node = context.node.address;
+        let is_node = |text: &String| text.contains(&format!(" {node}/"));
+        let mounts = look::mounts(host)?;
+        let failed_units = look::failed_units(host)?;
+        let mut event_units = BTreeSet::new();
+        for unit in &failed_units {
+            if look::is_started_by_events(host, unit)? {
+                event_units.insert(unit.clone());
+            }
+        }
         Ok(Self {
-            interfaces: interfaces(host)?,
-            addresses: addresses(context.host, context.facts),
-            routes: routes(host)?,
-            mounts: mounts(host)?,
-            failed_units: failed_units(host)?,
+            links: look::links(host, &interfaces)?,
+            interfaces,
+            node: addresses.iter().any(is_node).then_some(node),
+            addresses,
+            routes: look::routes(host, if node.is_ipv4() { "-4" } else { "-6" })?,
+            mounts: mounts.required,
+            optional_mounts: mounts.optional,
+            failed_units,
+            event_units,
             modules: modules(context).into_iter().filter(|name| context.facts.modules.available(name)).collect(),
-            overlay: overlay(host).is_ok(),
-            packet_filter: packet_filter(host).is_ok(),
+            overlay: look::overlay(host).is_ok(),
+            packet_filter: look::packet_filter(host).is_ok(),
         })
     }
 
     /// What is worse now than it was; empty on a healthy host.
-    pub(super) fn worse(&self, now: &Self) -> Vec<String> {
+    pub(super) fn difference(&self, now: &Self) -> Difference {
         let gone = |what: &str, before: &BTreeSet<String>, now: &BTreeSet<String>| {
             before.difference(now).map(|name| format!("{what} {name} is gone")).collect::<Vec<_>>()
         };
-        let mut worse = gone("interface", &self.interfaces, &now.interfaces);
-        worse.extend(gone("address", &self.addresses, &now.addresses));
-        worse.extend(gone("default route", &self.routes, &now.routes));
-        worse.extend(gone("mount", &self.mounts, &now.mounts));
+        let (mut bad, mut other) = (Vec::new(), Vec::new());
+        for link in self.links.difference(&now.links) {
+            let there = now.interfaces.contains(link);
+            bad.push(format!("interface {link} {}", if there { "has no carrier" } else { "is gone" }));
+        }
+        let named = gone("interface", &self.interfaces, &now.interfaces);
+        other.extend(named.into_iter().filter(|reason| !bad.contains(reason)));
+        let lost = self.node.filter(|_| now.node != self.node);
+        bad.extend(lost.map(|node| format!("the node's address {node} is gone")));
+        let of_node = |text: &String| lost.is_some_and(|node| text.contains(&format!(" {node}/")));
+        let lost = self.addresses.iter().filter(|address| !of_node(address)).cloned().collect();
+        other.extend(gone("address", &lost, &now.addresses));
+        for (index, route) in self.routes.iter().enumerate().filter(|(_, route)| !now.routes.contains(route)) {
+            // Another gateway by the same interface is the network's doing.
+            let device = |route: &str| route.rsplit(' ').next().map(str::to_owned);
+            let same = now.routes.iter().any(|found| device(found) == device(route));
+            let of = if index == 0 && !same { &mut bad } else { &mut other };
+            of.push(format!("default route {route} is gone"));
+        }
+        bad.extend(gone("mount", &self.mounts, &now.mounts));
+        other.extend(gone("mount", &self.optional_mounts, &now.optional_mounts));
         let units = now.failed_units.difference(&self.failed_units).filter(|unit| !unit.starts_with("sealift-"));
-        worse.extend(units.map(|unit| format!("unit {unit} has failed")));
-        worse.extend(gone("kernel module", &self.modules, &now.modules));
+        for unit in units {
+            let of = if now.event_units.contains(unit) { &mut other } else { &mut bad };
+            of.push(format!("unit {unit} has failed"));
+        }
+        bad.extend(gone("kernel module", &self.modules, &now.modules));
         if self.overlay && !now.overlay {
-            worse.push("an overlay cannot be mounted".to_owned());
+            bad.push("an overlay cannot be mounted".to_owned());
         }
         if self.packet_filter && !now.packet_filter {
-            worse.push("a packet-filter rule cannot be made".to_owned());
+            bad.push("a packet-filter rule cannot be made".to_owned());
         }
-        worse
+        Difference { bad, other }
     }
 }
 
@@ -120,133 +165,5 @@ pub(super) fn settle(host: &Host, at_most: Duration) -> Result<()> {
     settled.or_else(|error| if interrupted { Err(error) } else { Ok(()) })
 }
 
-fn interfaces(host: &Host) -> Result<BTreeSet<String>> {
-    let names = host.list(Path::new("/sys/class/net"))?.into_iter();
-    Ok(names.filter(|name| name != "lo" && name != "bonding_masters" && !of_pods(name)).collect())
-}
-
-fn of_pods(interface: &str) -> bool {
-    OF_PODS.iter().any(|pods| interface.starts_with(pods))
-}
-
-/// As they are now: facts of the run's beginning may be older than the host's DHCP lease.
-fn addresses(host: &Host, facts: &Facts) -> BTreeSet<String> {
-    let now = Facts::addresses_now(host).unwrap_or_else(|_| facts.addresses.clone());
-    let own = now.into_iter().filter(|found| !of_pods(&found.interface));
-    // Link-local addresses are made anew by every kernel, some at random.
-    let lasting = own.filter(|found| match found.address {
-        std::net::IpAddr::V4(address) => !address.is_link_local(),
-        std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
-    });
-    lasting.map(|found| format!("{} {}/{}", found.interface, found.address, found.prefix)).collect()
-}
-
-fn routes(host: &Host) -> Result<BTreeSet<String>> {
-    let text = host.run(&Command::new("ip").args(["route", "show", "default"]))?.text();
-    let route = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let after = |key: &str| words.iter().position(|word| *word == key).and_then(|at| words.get(at + 1)).copied();
-        let via = after("via").map(|gateway| format!("via {gateway} ")).unwrap_or_default();
-        after("dev").map(|device| format!("{via}dev {device}"))
-    };
-    Ok(text.lines().filter_map(route).collect())
-}
-
-/// Only what every boot mounts: the stick with the bundle may be pulled.
-fn mounts(host: &Host) -> Result<BTreeSet<String>> {
-    let table = host.read_text(Path::new("/etc/fstab"))?.unwrap_or_default();
-    let lines = table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let wanted: BTreeSet<String> = lines
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let options = fields.get(3).copied().unwrap_or_default();
-            let every_boot = !options.split(',').any(|option| matches!(option, "noauto" | "x-systemd.automount"));
-            (every_boot && fields.get(1)?.starts_with('/')).then(|| fields[1].to_owned())
-        })
-        .chain(["/".to_owned()])
-        .collect();
-    let mounted = host.read_text(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
-    let found = mounted.lines().filter_map(|line| {
-        let place = mount_point(line)?.to_string_lossy().into_owned();
-        let kind = line.split(" - ").nth(1)?.split(' ').next()?;
-        wanted.contains(&place).then(|| format!("{place} ({kind})"))
-    });
-    Ok(found.collect())
-}
-
-fn failed_units(host: &Host) -> Result<BTreeSet<String>> {
-    let command = Command::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--no-pager"]);
-    let text = host.run(&command).context("asking for failed units")?.text();
-    Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
-}
-
-/// Mounts an overlay with an upper directory, and takes it away again.
-fn overlay(host: &Host) -> Result<()> {
-    let place = Path::new(OVERLAY);
-    for part in ["lower", "upper", "work", "merged"] {
-        host.create_dir(&place.join(part), 0o700)?;
-    }
-    let options = format!("lowerdir={OVERLAY}/lower,upperdir={OVERLAY}/upper,workdir={OVERLAY}/work");
-    let merged = place.join("merged");
-    let mount = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&merged);
-    let done = host.run(&mount).and_then(|_| host.run(&Command::new("umount").arg(&merged)));
-    host.remove_tree(place)?;
-    done.map(drop)
-}
-
-fn packet_filter(host: &Host) -> Result<()> {
-    if which(host, "nft")?.is_some() {
-        return host.run(&Command::new("nft").args(["-f", "-"]).input(RULES)).map(drop);
-    }
-    let chain = "SEALIFT-TRIAL";
-    host.run(&Command::new("iptables").args(["-w", "-t", "filter", "-N", chain]))?;
-    let rule = ["-w", "-t", "filter", "-A", chain, "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"];
-    let made = host.run(&Command::new("iptables").args(rule));
-    for flag in ["-F", "-X"] {
-        host.try_run(&Command::new("iptables").args(["-w", "-t", "filter", flag, chain]))?;
-    }
-    made.map(drop)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    fn healthy() -> Snapshot {
-        Snapshot {
-            interfaces: set(&["eth0"]),
-            addresses: set(&["eth0 192.0.2.1/24"]),
-            routes: set(&["via 192.0.2.254 dev eth0"]),
-            mounts: set(&["/ (ext4)", "/data (xfs)"]),
-            failed_units: set(&["old.service"]),
-            modules: set(&["overlay", "ip_vs"]),
-            overlay: true,
-            packet_filter: true,
-        }
-    }
-
-    #[test]
-    fn only_what_was_well_before_counts_and_each_loss_is_named() {
-        let before = healthy();
-        assert_eq!(before.worse(&before), Vec::<String>::new());
-        let more = Snapshot { interfaces: set(&["eth0", "eth1"]), failed_units: set(&[]), ..healthy() };
-        assert_eq!(before.worse(&more), Vec::<String>::new(), "better is no reason to go back");
-        assert_eq!(before.worse(&Snapshot { failed_units: set(&["sealift-resume.service"]), ..healthy() }), [""; 0]);
-        for (now, expected) in [
-            (Snapshot { interfaces: set(&[]), ..healthy() }, "interface eth0 is gone"),
-            (Snapshot { addresses: set(&[]), ..healthy() }, "address eth0 192.0.2.1/24 is gone"),
-            (Snapshot { routes: set(&["dev eth0"]), ..healthy() }, "default route via 192.0.2.254 dev eth0 is gone"),
-            (Snapshot { mounts: set(&["/ (ext4)"]), ..healthy() }, "mount /data (xfs) is gone"),
-            (Snapshot { failed_units: set(&["ssh.service"]), ..healthy() }, "unit ssh.service has failed"),
-            (Snapshot { modules: set(&["overlay"]), ..healthy() }, "kernel module ip_vs is gone"),
-            (Snapshot { overlay: false, ..healthy() }, "an overlay cannot be mounted"),
-            (Snapshot { packet_filter: false, ..healthy() }, "a packet-filter rule cannot be made"),
-        ] {
-            assert_eq!(before.worse(&now), [expected]);
-        }
-    }
-}
+mod tests;

@@ -7,16 +7,19 @@
 mod accept;
 mod arm;
 mod coming;
+mod countdown;
 mod drain;
 mod goal;
 mod health;
 mod packages;
 mod pin;
+mod reset;
 mod shown;
 mod situation;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod trial;
 
 use anyhow::{Result, anyhow};
@@ -33,7 +36,10 @@ use crate::restart::{Restart, Urgency, Way, boot_id};
 use crate::step::{Change, Check, Step};
 
 pub use coming::{Coming, coming, no_way_back};
+pub use reset::{forget, is_held};
 pub use shown::{Shown, shown};
+pub use state::PATH as RECORD;
+pub use tidy::tidy;
 pub use trial::{SERVICE, TIMER};
 
 /// The step.
@@ -117,29 +123,36 @@ fn way(trial: &Trial) -> Way {
     }
 }
 
+/// The kernel that is to be tried; else why what runs is kept.
+fn wanted(context: &Context<'_>, state: &State) -> Result<std::result::Result<Identity, String>> {
+    Ok(match Goal::of(context)? {
+        Goal::Install(kernel) => refused(context, state, &kernel)?.map_or(Ok(kernel), Err),
+        Goal::Keep(reason) | Goal::Have(reason) => Err(reason),
+    })
+}
+
 /// No kernel is on trial: is another one wanted, or something of an earlier trial left to do?
 fn settled(context: &Context<'_>, state: &State) -> Result<Check> {
-    let left = accept::leftovers(context, state)?;
-    let goal = Goal::of(context)?;
-    let kept = match goal {
-        Goal::Install(kernel) => match refused(context, state, &kernel)? {
-            None => return Ok(Check::Needed(shown::whole(context, state, &kernel)?)),
-            Some(reason) => reason,
-        },
-        Goal::Keep(reason) | Goal::Have(reason) => reason,
-    };
+    let wanted = wanted(context, state);
+    if let Ok(Ok(kernel)) = &wanted {
+        return Ok(Check::Needed(shown::whole(context, state, kernel)?));
+    }
+    // Before an error, too: the host is put in order before it is left to a person.
+    let left = accept::leftovers(context.host, state)?;
     if !left.is_empty() {
         return Ok(Check::Needed(left));
     }
-    Ok(Check::Kept(match &state.pin {
-        Some(pin) => format!("{kept}; the boot menu's default is held at Linux {}", pin.release),
-        None => kept,
-    }))
+    let kept = wanted?.err();
+    let held = state.pin.iter().map(|pin| format!("the boot menu's default is held at Linux {}", pin.release));
+    let parts: Vec<String> = kept.into_iter().chain(held).chain(shown::unfinished(state)).collect();
+    Ok(Check::Kept(parts.join("; ")))
 }
 
 /// Why a wanted kernel is not tried: it was, and failed. An error where the config does not let the host go on without it.
 fn refused(context: &Context<'_>, state: &State, kernel: &Identity) -> Result<Option<String>> {
-    let Some(Failed { reason, time, .. }) = state.failure(kernel).filter(|_| !context.retry_kernel) else {
+    // A wish counts once: with a further failure it has had its try, also within this run.
+    let retries = context.retry_kernel == Some(state.failed.len());
+    let Some(Failed { reason, time, .. }) = state.failure(kernel).filter(|_| !retries) else {
         return Ok(None);
     };
     let Identity { release, version, .. } = kernel;
@@ -157,27 +170,18 @@ fn refused(context: &Context<'_>, state: &State, kernel: &Identity) -> Result<Op
 
 /// From a host with its old kernel to one that is armed for the new one.
 fn begin(context: &Context<'_>, state: &mut State) -> Result<()> {
-    accept::clear(context, state)?;
-    let Goal::Install(kernel) = Goal::of(context)? else { return Ok(()) };
-    if refused(context, state, &kernel)?.is_some() {
-        return Ok(());
-    }
-    // `--retry-kernel` counts once: what goes on by itself must not try for ever.
-    if state.failure(&kernel).is_some() {
-        state.failed.retain(|failed| failed.kernel != kernel);
-        state.write(context.host)?;
+    let Ok(Ok(kernel)) = wanted(context, state) else { return accept::clear(context.host, state) };
+    if trial::is_left(context.host)? {
+        trial::disarm(context.host)?;
     }
     arm::whole(context, state, kernel)
 }
 
 /// A trial that is over, and lost.
 fn give_up(context: &Context<'_>, state: &mut State, trial: Trial, reason: String) -> Result<()> {
-    let (release, before) = (trial.kernel.release.clone(), trial.before.clone());
+    let release = trial.kernel.release.clone();
     context
         .warn(format!("Linux {release} was tried and failed: {reason}; this host runs Linux {}", context.facts.kernel));
-    if trial.closed {
-        accept::reopen(context, &before);
-    }
     trial::disarm(context.host)?;
     // Without a way back the new kernel was made the default; where a person has found one, it stays.
     if let (Fallback::Nothing, Some(grub), Some(pin)) = (trial.fallback, Grub::find(context.host)?, &state.pin) {
@@ -191,7 +195,12 @@ fn give_up(context: &Context<'_>, state: &mut State, trial: Trial, reason: Strin
     state.failed.push(Failed { kernel: trial.kernel, reason, time: context.host.now() });
     state.trial = None;
     state.write(context.host)?;
-    accept::clear(context, state)
+    accept::clear(context.host, state)
+}
+
+/// How often a kernel was tried here and failed, in all: whoever says `--retry-kernel` means those that have failed by then.
+pub fn failures(host: &Host) -> Result<usize> {
+    Ok(State::read(host)?.failed.len())
 }
 
 /// Whether the running kernel is on trial and not judged yet.
@@ -204,42 +213,4 @@ pub fn on_trial(context: &Context<'_>) -> Result<bool> {
 pub fn awaits_reboot(host: &Host) -> Result<bool> {
     let Some(trial) = State::read(host)?.trial else { return Ok(false) };
     Ok(trial.boot_id == boot_id(host)? && trial.stage == state::Stage::Armed)
-}
-
-/// For `reset`: gives the boot menu back, unless that would boot a kernel that has failed. Gives what was done, and what is
-/// left, for people.
-pub fn forget(host: &Host) -> Result<(Vec<String>, Vec<String>)> {
-    let mut state = State::read(host)?;
-    let (mut done, mut left) = (Vec::new(), Vec::new());
-    if state.trial.is_some() {
-        if let Some(grub) = Grub::find(host)?
-            && grub.environment(host)?.next().is_some()
-        {
-            grub.unset(host, "next_entry")?;
-        }
-        state.trial = None;
-        state.write(host)?;
-        done.push("give the kernel's trial up".to_owned());
-    }
-    if trial::is_left(host)? {
-        trial::disarm(host)?;
-        done.push("remove what watched over a kernel's trial".to_owned());
-    }
-    if let Some(release) = state.countdown.clone() {
-        accept::rebuild(host, &mut state)?;
-        done.push(format!("make the initramfs of Linux {release} anew, without the trial's countdown"));
-    }
-    if let (Some(pin), Some(grub)) = (state.pin.clone(), Grub::find(host)?) {
-        if pin::can_go(host, &grub, &pin.release)? {
-            pin::unpin(host, &grub, &mut state)?;
-            done.push("give the boot menu's default back to the distribution".to_owned());
-        } else {
-            left.push(format!(
-                "{}: holds the boot menu's default at Linux {}; without it another kernel would be booted, which nobody has \
-                 accepted",
-                pin::SETTINGS, pin.release
-            ));
-        }
-    }
-    Ok((done, left))
 }

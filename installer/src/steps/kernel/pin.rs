@@ -4,6 +4,7 @@
 //! before the first package is touched, by the id of its entry; an accepted kernel takes its place, and the pin goes when
 //! the distribution would boot that kernel by itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -17,19 +18,36 @@ use crate::steps::file::WantedFile;
 
 /// Settings of `grub-mkconfig`, read after all others.
 pub(super) const SETTINGS: &str = "/etc/default/grub.d/99-sealift.cfg";
-/// Makes a kernel that stops in its tracks reboot, which boots the saved default.
-pub(super) const PANIC: &str = "panic=30 softlockup_panic=1 hung_task_panic=1";
+/// Makes a kernel that stops in its tracks reboot, which boots the saved default. In the menu for a trial only: they are a
+/// policy for production machines that Sealift has not been asked for. Without `hung_task_panic`: two minutes of a slow disk
+/// are no fault of a kernel, and one that really hangs is ended by the trial's timer or the countdown.
+pub(super) const PANIC: &str = "panic=30 softlockup_panic=1";
+/// What they set: names and values of sysctls.
+const SET: [(&str, &str); 2] = [("kernel.panic", "30"), ("kernel.softlockup_panic", "1")];
 /// Whether new kernels become the default on Enterprise Linux (kernel-install's 20-grub.install reads it).
 const SYSCONFIG: &str = "/etc/sysconfig/kernel";
 /// Ours in it.
 const KEPT: &str = "UPDATEDEFAULT=no # Sealift: until the kernel on trial is accepted";
 
-fn settings() -> WantedFile {
+/// What the settings are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A trial: with the panic arguments.
+    Trial,
+    /// Holding the default after it.
+    Hold,
+}
+
+fn settings(purpose: Purpose) -> WantedFile {
+    let arguments = match purpose {
+        Purpose::Trial => format!("GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {PANIC}\"\n"),
+        Purpose::Hold => String::new(),
+    };
     let text = format!(
         "# Written by Sealift: a kernel that has proven itself stays the default of the boot menu until another one has.\n\
          GRUB_DEFAULT=saved\n\
          GRUB_SAVEDEFAULT=false\n\
-         GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {PANIC}\"\n"
+         {arguments}"
     );
     WantedFile::public(SETTINGS, text)
 }
@@ -50,10 +68,11 @@ pub(super) fn running(host: &Host, grub: &Grub, release: &str) -> Result<Entry> 
     )
 }
 
-/// Whether the menu boots this entry by default, for as long as nobody changes that.
+/// Whether the menu boots this entry by default, for as long as nobody changes that, and is ready for a trial.
 pub(super) fn holds(host: &Host, grub: &Grub, entry: &Entry) -> Result<bool> {
     let menu = grub.menu(host)?;
-    let files = if grub.entries { sysconfig(host)?.is_none() } else { settings().change(host)?.is_none() };
+    let files =
+        if grub.entries { sysconfig(host)?.is_none() } else { settings(Purpose::Trial).change(host)?.is_none() };
     Ok(files
         && menu.default == Default::Saved
         && menu.once
@@ -81,7 +100,13 @@ pub(super) fn pin(host: &Host, grub: &Grub, entry: &Entry, state: &mut State) ->
         state.pin = Some(pin);
         state.write(host)?;
     }
-    if holds(host, grub, entry)? {
+    if !grub.entries && state.watched.is_none() {
+        state.watched = Some(panics(host)?);
+        state.write(host)?;
+    }
+    // A run that died may have written the settings and not made the menu.
+    let watched = grub.entries || grub.menu(host)?.entry(&entry.id).is_some_and(|found| found.options.contains(PANIC));
+    if watched && holds(host, grub, entry)? {
         return Ok(());
     }
     grub.set_default(host, &entry.id)?;
@@ -89,10 +114,41 @@ pub(super) fn pin(host: &Host, grub: &Grub, entry: &Entry, state: &mut State) ->
         if let Some(text) = sysconfig(host)? {
             host.write(Path::new(SYSCONFIG), text.as_bytes(), 0o644)?;
         }
-    } else if settings().write(host)? || grub.menu(host)?.default != Default::Saved {
+    } else if settings(Purpose::Trial).write(host)? || !watched || grub.menu(host)?.default != Default::Saved {
         grub.regenerate(host)?;
     }
     require(host, grub, entry)
+}
+
+/// What this kernel does now about what the panic arguments are for.
+fn panics(host: &Host) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for (name, _) in SET {
+        found.extend(host.sysctl(name)?.map(|value| (name.to_owned(), value)));
+    }
+    Ok(found)
+}
+
+/// A trial is over and the pin stays: takes the panic arguments out of the boot menu, and what they set of the running kernel.
+pub(super) fn relax(host: &Host, grub: &Grub, state: &mut State) -> Result<()> {
+    if !grub.entries {
+        settings(Purpose::Hold).write(host)?;
+        grub.regenerate(host)?;
+    }
+    forget_panics(host, state)?;
+    state.write(host)
+}
+
+/// Puts back what the arguments have set; what somebody else has set since stays.
+fn forget_panics(host: &Host, state: &mut State) -> Result<()> {
+    for (name, before) in state.watched.iter().flatten() {
+        let ours = SET.iter().find(|(set, _)| set == name).map(|(_, value)| *value);
+        if host.sysctl(name)?.as_deref() == ours && Some(before.as_str()) != ours && host.sysctl_writable(name) {
+            host.set_sysctl(name, before)?;
+        }
+    }
+    state.watched = None;
+    Ok(())
 }
 
 /// Reads back that the pin holds.
@@ -136,23 +192,23 @@ fn own_default(host: &Host, grub: &Grub) -> Result<Own> {
     })
 }
 
-/// Whether the pin of a release can go without another kernel becoming the default.
-pub(super) fn can_go(host: &Host, grub: &Grub, release: &str) -> Result<bool> {
+/// Whether the pin can go without a kernel becoming the default that is not one of these.
+pub(super) fn can_go(host: &Host, grub: &Grub, good: &[&str]) -> Result<bool> {
     Ok(match own_default(host, grub)? {
-        Own::Release(found) => found == release,
+        Own::Release(found) => good.contains(&found.as_str()),
         Own::Saved => true,
         Own::Chosen => false,
     })
 }
 
-/// Gives the boot menu back to the distribution. The default stays the kernel that is pinned.
-pub(super) fn unpin(host: &Host, grub: &Grub, state: &mut State) -> Result<()> {
+/// Gives the boot menu back to the distribution, which boots one of these kernels by itself.
+pub(super) fn unpin(host: &Host, grub: &Grub, state: &mut State, good: &[&str]) -> Result<()> {
     let Some(pin) = state.pin.clone() else { return Ok(()) };
     let own = own_default(host, grub)?;
     if let Own::Release(found) = &own
-        && *found != pin.release
+        && !good.contains(&found.as_str())
     {
-        bail!("the boot menu would boot Linux {found} without the pin, not Linux {}", pin.release);
+        bail!("the boot menu would boot Linux {found} without the pin, not Linux {}", good.join(" or "));
     }
     if grub.entries {
         if let Some(text) = host.read_text(Path::new(SYSCONFIG))? {
@@ -174,6 +230,7 @@ pub(super) fn unpin(host: &Host, grub: &Grub, state: &mut State) -> Result<()> {
             None => grub.unset(host, "saved_entry")?,
         }
     }
+    forget_panics(host, state)?;
     state.pin = None;
     state.write(host)
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::state::{Fallback, Identity, Stage, State, Trial};
-use super::{arm, drain, goal, packages, pin, trial};
+use super::{arm, countdown, drain, goal, packages, pin, trial};
 use crate::context::Context;
 use crate::host::Host;
 use crate::host::boot::Grub;
@@ -67,10 +67,7 @@ pub(super) fn whole(context: &Context<'_>, state: &State, kernel: &Identity) -> 
 /// What forces a kernel that nobody accepts back.
 fn watch(context: &Context<'_>) -> Result<String> {
     let minutes = context.config.kernel.trial.as_secs().div_ceil(60);
-    let early = match (
-        trial::in_initramfs(context.host)? || trial::has_initramfs_tools(context.host)?,
-        trial::watchdog(context.host)?,
-    ) {
+    let early = match (countdown::is_possible(context.host)?, trial::watchdog(context.host)?) {
         (_, true) => "a freeze before that is the hardware watchdog's",
         (true, false) => {
             "its initramfs counts down too; a freeze even before that needs a power cycle (no hardware watchdog)"
@@ -109,6 +106,10 @@ pub struct Shown {
     pub trial: Option<String>,
     /// Those that failed, with the reasons.
     pub failed: Vec<String>,
+    /// What was not as before when the last one was accepted, and did not count against it.
+    pub differences: Vec<String>,
+    /// What of trials that are over could not be undone yet.
+    pub unfinished: Vec<String>,
 }
 
 /// Reads it.
@@ -117,6 +118,8 @@ pub fn shown(host: &Host) -> Result<Shown> {
     let running = host.read_text("/proc/sys/kernel/osrelease".as_ref())?.unwrap_or_default().trim().to_owned();
     let label = |kernel: &Identity| format!("{} ({})", kernel.release, kernel.version);
     Ok(Shown {
+        unfinished: if state.trial.is_none() { unfinished(&state) } else { Vec::new() },
+        differences: state.accepted.as_ref().map(|found| found.differences.clone()).unwrap_or_default(),
         accepted: state.accepted.map(|found| format!("{}, {}", label(&found.kernel), found.time)),
         pinned: state.pin.map(|pin| pin.release),
         trial: state.trial.map(|trial| {
@@ -137,14 +140,32 @@ pub fn shown(host: &Host) -> Result<Shown> {
     })
 }
 
+/// What of trials that are over is still to be undone. It does no harm where it is, so no run fails of it; every run tries.
+pub(super) fn unfinished(state: &State) -> Vec<String> {
+    let closed = state
+        .closed
+        .iter()
+        .map(|node| format!("node {node} is closed for new pods: the next run opens it, or `kubectl uncordon {node}`"));
+    let countdowns = state.countdowns.iter().map(|release| {
+        format!(
+            "the initramfs of Linux {release} still counts down, and {} ends that at every boot: the next run makes it anew, \
+             or `update-initramfs -u -k {release}`",
+            countdown::UNIT
+        )
+    });
+    closed.chain(countdowns).collect()
+}
+
 impl Shown {
     /// As people read it.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("kernel: Linux {}", self.running)];
         lines.extend(self.accepted.iter().map(|accepted| format!("  accepted: {accepted}")));
+        lines.extend(self.differences.iter().map(|difference| format!("    not as before: {difference}")));
         lines.extend(self.pinned.iter().map(|pinned| format!("  boot menu's default held at: {pinned}")));
         lines.extend(self.trial.iter().map(|trial| format!("  on trial: {trial}")));
         lines.extend(self.failed.iter().map(|failed| format!("  FAILED: {failed}")));
+        lines.extend(self.unfinished.iter().map(|left| format!("  still to do: {left}")));
         lines
     }
 }

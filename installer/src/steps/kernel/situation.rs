@@ -78,7 +78,6 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             verdict: verdict.map(str::to_owned),
             snapshot: Snapshot::default(),
-            closed: false,
             ignored: 0,
         }
     }

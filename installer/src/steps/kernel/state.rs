@@ -4,6 +4,7 @@
 //! One file, written whole and synced before the act that it announces. Runs come and go in the journal; this stays, so that
 //! a kernel that has failed is not tried again by the next run.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +15,7 @@ use super::health::Snapshot;
 use crate::host::Host;
 
 /// Where it is.
-pub(super) const PATH: &str = "/var/lib/sealift/kernel.json";
+pub const PATH: &str = "/var/lib/sealift/kernel.json";
 
 /// Everything that is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +29,12 @@ pub(super) struct State {
     pub pin: Option<Pin>,
     /// Kernels that were tried and failed, oldest first.
     pub failed: Vec<Failed>,
-    /// Release whose initramfs counts down, or may: to be made anew without it once the trial is over.
-    pub countdown: Option<String>,
+    /// Releases whose initramfs counts down, or may: to be made anew without it once the trial is over.
+    pub countdowns: BTreeSet<String>,
+    /// What the panic arguments set, as it was before they came into the boot menu; as long as they may be in there.
+    pub watched: Option<BTreeMap<String, String>>,
+    /// This host's node, while it is closed for new pods for a trial; it was open before.
+    pub closed: Option<String>,
 }
 
 /// A kernel: what `uname -r` prints, and which build of it.
@@ -66,8 +71,6 @@ pub(super) struct Trial {
     pub verdict: Option<String>,
     /// The host before the reboot.
     pub snapshot: Snapshot,
-    /// Whether this node was closed for new pods and has to be opened again.
-    pub closed: bool,
     /// Reboots after which the boot loader still had the entry that it was to boot.
     #[serde(default)]
     pub ignored: u32,
@@ -104,6 +107,9 @@ pub(super) struct Accepted {
     pub build: String,
     /// When.
     pub time: Timestamp,
+    /// What was not as before and did not count against it.
+    #[serde(default)]
+    pub differences: Vec<String>,
 }
 
 /// A kernel that was tried and failed.

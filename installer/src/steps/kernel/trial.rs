@@ -1,15 +1,15 @@
 //! What forces a kernel on trial back when nobody accepts it: a timer from the first moments of systemd on, which emergency
-//! and rescue mode start as well, and a countdown in the initramfs for what hangs before.
+//! and rescue mode start as well. What hangs before is for the [`countdown`].
 //!
 //! All of it looks at `uname -r` first: on any other kernel it does nothing, whatever is left over of it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use super::countdown;
 use crate::facts::which;
-use crate::host::boot::Initramfs;
 use crate::host::{Command, Host};
 use crate::steps::file::WantedFile;
 use crate::steps::unit::{UnitState, systemctl, unit_path};
@@ -18,14 +18,6 @@ use crate::steps::unit::{UnitState, systemctl, unit_path};
 pub const TIMER: &str = "sealift-trial.timer";
 /// What it starts.
 pub const SERVICE: &str = "sealift-trial.service";
-/// A script of the initramfs (initramfs-tools(7)), packed into the initramfs of every kernel that is installed after it.
-const SCRIPT: &str = "/etc/initramfs-tools/scripts/init-top/sealift-trial";
-/// The process of that script, once the host is up.
-const COUNTDOWN: &str = "/run/initramfs/sealift-trial.pid";
-/// The script in the list of an initramfs.
-const COUNTDOWN_NAME: &str = "scripts/init-top/sealift-trial";
-/// How long an initramfs may take to be made, on the slowest of machines.
-const INITRAMFS: Duration = Duration::from_secs(1200);
 /// Targets that a host ends in when it cannot start.
 const TARGETS: [&str; 2] = ["emergency.target", "rescue.target"];
 
@@ -75,46 +67,6 @@ fn drop_in_path(target: &str) -> PathBuf {
     unit_path(&format!("{target}.d/10-sealift-trial.conf"))
 }
 
-/// Runs in the initramfs before anything else of it. The descriptor is opened first: later `/proc` is elsewhere.
-fn script(release: &str, trial: Duration) -> String {
-    format!(
-        "#!/bin/sh\n\
-         # Written by Sealift: a kernel on trial that hangs in its initramfs goes back to the one before.\n\
-         case \"$1\" in prereqs) exit 0 ;; esac\n\
-         [ \"$(uname -r)\" = '{release}' ] || exit 0\n\
-         (\n\
-         \x20   exec 3>/proc/sysrq-trigger || exit 0\n\
-         \x20   sleep {seconds}\n\
-         \x20   echo b >&3\n\
-         ) >/dev/null 2>&1 </dev/null &\n\
-         mkdir -p /run/initramfs\n\
-         echo \"$!\" >/run/initramfs/sealift-trial.pid\n\
-         exit 0\n",
-        // After the timer, which ends a host more gently.
-        seconds = trial.as_secs() + 60,
-    )
-}
-
-/// The script for the initramfs; to be there before the kernel's package is installed. Nothing on hosts that make theirs
-/// otherwise (dracut).
-pub(super) fn prepare_initramfs(host: &Host, release: &str, trial: Duration) -> Result<bool> {
-    if !has_initramfs_tools(host)? {
-        return Ok(false);
-    }
-    let wanted = WantedFile { path: SCRIPT.into(), bytes: script(release, trial).into_bytes(), mode: 0o755 };
-    wanted.write(host)
-}
-
-/// Whether this host makes its initramfs with initramfs-tools.
-pub(super) fn has_initramfs_tools(host: &Host) -> Result<bool> {
-    Ok(which(host, "mkinitramfs")?.is_some())
-}
-
-/// Whether a kernel's initramfs counts down by itself.
-pub(super) fn in_initramfs(host: &Host) -> Result<bool> {
-    host.exists(Path::new(SCRIPT))
-}
-
 /// Units as they should be while a kernel is on trial.
 fn files(release: &str, trial: Duration) -> Vec<WantedFile> {
     let mut files = vec![
@@ -142,7 +94,8 @@ pub(super) fn arm(host: &Host, release: &str, trial: Duration) -> Result<()> {
 
 /// Whether anything of it is left.
 pub(super) fn is_left(host: &Host) -> Result<bool> {
-    let places = TARGETS.map(drop_in_path).into_iter().chain([unit_path(TIMER), unit_path(SERVICE), SCRIPT.into()]);
+    let places =
+        TARGETS.map(drop_in_path).into_iter().chain([unit_path(TIMER), unit_path(SERVICE), countdown::SCRIPT.into()]);
     for place in places {
         if host.exists(&place)? {
             return Ok(true);
@@ -153,7 +106,7 @@ pub(super) fn is_left(host: &Host) -> Result<bool> {
 
 /// Takes everything away; a countdown that runs ends first.
 pub(super) fn disarm(host: &Host) -> Result<()> {
-    end_countdown(host)?;
+    countdown::end(host)?;
     if host.exists(&unit_path(TIMER))? {
         systemctl(host, &["disable", "--now", TIMER])?;
     }
@@ -169,54 +122,10 @@ pub(super) fn disarm(host: &Host) -> Result<()> {
         }
     }
     // The timer's own file last: as long as it is there, `disarm` is known to be unfinished.
-    for path in [PathBuf::from(SCRIPT), unit_path(SERVICE), unit_path(TIMER)] {
+    for path in [PathBuf::from(countdown::SCRIPT), unit_path(SERVICE), unit_path(TIMER)] {
         host.remove(&path)?;
     }
     systemctl(host, &["daemon-reload"])
-}
-
-fn update_initramfs(host: &Host, release: &str) -> Result<()> {
-    let command = Command::new("update-initramfs").args(["-u", "-k", release]).timeout(INITRAMFS);
-    host.run(&command).with_context(|| format!("making the initramfs of Linux {release} anew"))?;
-    host.run(&Command::new("sync")).map(drop)
-}
-
-/// Packs the countdown into the initramfs of a kernel whose package was there before the script.
-pub(super) fn pack_countdown(host: &Host, release: &str) -> Result<()> {
-    let Some(path) = Initramfs::path(host, release)? else { return Ok(()) };
-    if Initramfs::read(host, &path)?.has(COUNTDOWN_NAME) {
-        return Ok(());
-    }
-    update_initramfs(host, release)
-}
-
-/// Makes the initramfs of a kernel anew without the countdown: it would end every later boot of that kernel as well. Nothing
-/// for a kernel that is not there (any more).
-pub(super) fn rebuild(host: &Host, release: &str) -> Result<()> {
-    end_countdown(host)?;
-    host.remove(Path::new(SCRIPT))?;
-    let Some(path) = Initramfs::path(host, release)? else { return Ok(()) };
-    update_initramfs(host, release)?;
-    if Initramfs::read(host, &path)?.has(COUNTDOWN_NAME) {
-        bail!("`{}` was made anew and still counts down: `update-initramfs -u -k {release}`", path.display());
-    }
-    Ok(())
-}
-
-/// Ends the process that the initramfs started, if it is still that one.
-fn end_countdown(host: &Host) -> Result<()> {
-    let path = Path::new(COUNTDOWN);
-    let Some(text) = host.read_text(path)? else { return Ok(()) };
-    if let Ok(pid) = text.trim().parse::<i32>() {
-        let is_it = || {
-            let line = host.read(Path::new(&format!("/proc/{pid}/cmdline"))).ok().flatten().unwrap_or_default();
-            String::from_utf8_lossy(&line).contains("sealift-trial")
-        };
-        if is_it() {
-            host.kill(pid, is_it).context("ending the initramfs's countdown")?;
-        }
-    }
-    host.remove(path)
 }
 
 /// A hardware watchdog, which reboots a host that freezes before systemd.
@@ -242,4 +151,12 @@ pub(super) fn load_kexec(host: &Host, release: &str, initramfs: &Path, options: 
 /// Whether one is loaded.
 pub(super) fn kexec_loaded(host: &Host) -> Result<bool> {
     Ok(host.read_text(Path::new("/sys/kernel/kexec_loaded"))?.is_some_and(|text| text.trim() == "1"))
+}
+
+/// Unloads it again.
+pub(super) fn unload_kexec(host: &Host) -> Result<()> {
+    if kexec_loaded(host)? {
+        host.run(&Command::new("kexec").arg("-u")).context("unloading the kernel for kexec")?;
+    }
+    Ok(())
 }

@@ -1,0 +1,45 @@
+//! What trials leave behind that may fail without harm: a node that is closed, an initramfs that counts down.
+//!
+//! Seen to at the end of every run, when the API servers of this host are up and everything else is done. A failure is said,
+//! stays on record for the next run and for `installer status`, and fails nothing.
+
+use anyhow::Result;
+
+use super::state::State;
+use super::{countdown, drain};
+use crate::context::Context;
+use crate::step::Step as _;
+
+/// Opens the node and makes the initramfs anew, unless a kernel is on trial. For the end of a run, however it ended.
+pub fn tidy(context: &Context<'_>) {
+    let context = Context { step: super::Kernel.name(), ..*context };
+    if let Err(error) = all(&context) {
+        context.warn(format!("what is left of a kernel's trial: {error:#}"));
+    }
+}
+
+fn all(context: &Context<'_>) -> Result<()> {
+    let mut state = State::read(context.host)?;
+    if state.trial.is_some() {
+        return Ok(());
+    }
+    if let Err(error) = drain::open(context, &mut state) {
+        let node = state.closed.clone().unwrap_or_default();
+        context.warn(format!(
+            "node {node} is still closed for new pods ({error:#}): the next run opens it, or `kubectl uncordon {node}`"
+        ));
+    }
+    if !countdown::is_left(context.host, &state)? || crate::engine::interrupted() {
+        return Ok(());
+    }
+    // A run that failed before the reboot will be run again.
+    let next = super::wanted(context, &state).ok().and_then(std::result::Result::ok);
+    if let Err(error) = countdown::remove(context.host, &mut state, next.as_ref().map(|next| next.release.as_str())) {
+        context.warn(format!(
+            "an initramfs still counts down as if its kernel were on trial, and {} ends that at every boot ({error:#}); the \
+             next run makes it anew",
+            countdown::UNIT
+        ));
+    }
+    Ok(())
+}
