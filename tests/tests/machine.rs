@@ -8,6 +8,7 @@ mod machine {
     pub(crate) mod bed;
     pub(crate) mod cuts;
     pub(crate) mod drained;
+    pub(crate) mod settings;
     pub(crate) mod site;
     pub(crate) mod space;
     pub(crate) mod stage;
@@ -22,7 +23,7 @@ use e2e::measure::seconds;
 use e2e::output::say;
 use libtest_mimic::{Arguments, Trial};
 use machine::stage::{Scenario, Stage};
-use machine::{bad, bed, cuts, drained, space, upgrade};
+use machine::{bad, bed, cuts, drained, settings, space, upgrade};
 
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot),
@@ -43,6 +44,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("the_disk_fills_up", space::the_disk_fills_up),
     ("dpkg_is_locked", space::dpkg_is_locked),
     ("the_kernel_is_held", space::the_kernel_is_held),
+    ("settings_are_given_back", settings::settings_are_given_back),
 ];
 
 fn main() -> Result<()> {
