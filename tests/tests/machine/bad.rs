@@ -118,6 +118,7 @@ fn back_on(site: &Site, old: &str, boot: &str) -> Result<String> {
 
 /// A second run reports the failure and leaves the kernel alone.
 fn not_tried_again(site: &Site, boot: &str) -> Result<()> {
+    site.machine.mount("bundle", "/mnt")?;
     site.run("--reboot=auto", 0)?;
     ensure!(site.machine.boot_id()? == boot, "the failed kernel was tried again");
     ensure!(site.log().contains("--retry-kernel"), "{}", site.log());
