@@ -73,6 +73,11 @@ impl Host {
         Ok(Some(String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8 text", path.display()))?))
     }
 
+    /// The text of somebody else's file, for what is looked for in it: what is not UTF-8 is replaced. `None` when there is none.
+    pub fn read_lossy(&self, path: &Path) -> Result<Option<String>> {
+        Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
     /// Opens a file for reading; `None` when there is none. A symbolic link at its end is followed.
     pub fn open(&self, path: &Path) -> Result<Option<fs_err::File>> {
         Ok(absent(fs_err::File::open(self.real_path(path)))?)

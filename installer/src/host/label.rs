@@ -25,8 +25,11 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Gives a file a label.
+/// Gives a file a label. A mount with one label for all (`context=`) shows labels and takes none: nothing is to be done there.
 pub(super) fn set(path: &Path, label: &[u8]) -> Result<()> {
-    lsetxattr(path, LABEL, label, XattrFlags::empty())
-        .with_context(|| format!("giving `{}` the SELinux label of the file that it replaces", path.display()))
+    match lsetxattr(path, LABEL, label, XattrFlags::empty()) {
+        Ok(()) | Err(Errno::NOTSUP) => Ok(()),
+        Err(error) => Err(error)
+            .with_context(|| format!("giving `{}` the SELinux label of the file that it replaces", path.display())),
+    }
 }

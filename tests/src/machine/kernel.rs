@@ -21,12 +21,12 @@ pub enum Fault {
     Hangs,
     /// A unit before `sysinit.target` never ends: nothing that a host is for starts.
     Stalls,
-    /// It boots, but lacks a module that every node needs.
-    LacksModule,
+    /// It boots, but a module that every node needs is of another kernel. (A kernel that lacks it gets into no bundle.)
+    ForeignModule,
 }
 
-/// The module that [`Fault::LacksModule`] takes away: pods on a bridge are not filtered without it.
-pub const LACKING: &str = "br_netfilter";
+/// The module that [`Fault::ForeignModule`] spoils: pods on a bridge are not filtered without it.
+const SPOILT: &str = "br_netfilter";
 
 /// The unit of [`Fault::Stalls`].
 const STALL: &str = "bed-stall.service";
@@ -58,14 +58,14 @@ impl Fault {
             Self::Panics => "panics",
             Self::Hangs => "hangs",
             Self::Stalls => "stalls",
-            Self::LacksModule => "lacks",
+            Self::ForeignModule => "foreign",
         }
     }
 
     /// What its initramfs does, early, when it is this kernel's.
     fn script(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::Stalls | Self::LacksModule => None,
+            Self::None | Self::Stalls | Self::ForeignModule => None,
             // How long it waits until it reboots is said, and then cut short: it counts by turning in circles, which an emulator does slowly.
             Self::Panics => Some(
                 "echo \"this kernel panics, to reboot after $(cat /proc/sys/kernel/panic) s\"\n\
@@ -89,10 +89,10 @@ pub fn repack(package: &Path, fault: Fault, directory: &Path) -> Result<PathBuf>
             fs_err::remove_dir_all(modules.join(part))?;
         }
     }
-    if fault == Fault::LacksModule {
-        let path = Process::new("find").arg(&modules).args(["-name", &format!("{LACKING}.ko*")]).text()?;
-        ensure!(!path.is_empty(), "the kernel has no {LACKING}");
-        fs_err::remove_file(path)?;
+    if fault == Fault::ForeignModule {
+        let path = Process::new("find").arg(&modules).args(["-name", &format!("{SPOILT}.ko")]).text()?;
+        ensure!(!path.is_empty(), "the kernel has no {SPOILT}.ko");
+        spoil(Path::new(&path))?;
     }
     if fault == Fault::Stalls {
         stall(&tree, &release)?;
@@ -120,6 +120,16 @@ pub fn repack(package: &Path, fault: Fault, directory: &Path) -> Result<PathBuf>
     Process::new("dpkg-deb").args(["--root-owner-group", "-Zgzip", "-z1", "-b"]).arg(&tree).arg(&out).run()?;
     fs_err::remove_dir_all(&tree)?;
     Ok(out)
+}
+
+/// Makes a module's magic another one: the kernel that it is for says "Exec format error".
+fn spoil(module: &Path) -> Result<()> {
+    const MAGIC: &[u8] = b" mod_unload modversions ";
+    let mut bytes = fs_err::read(module)?;
+    let at = bytes.windows(MAGIC.len()).position(|window| window == MAGIC);
+    let at = at.with_context(|| format!("{} has no magic", module.display()))?;
+    bytes[at + 1] = b'n';
+    Ok(fs_err::write(module, bytes)?)
 }
 
 /// Puts a unit into a kernel package's tree that holds up the boot of this release for ever.

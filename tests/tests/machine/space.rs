@@ -69,7 +69,7 @@ fn the_disk_fills_up_on(stage: &Stage, site: &Site) -> Result<()> {
     machine.run_for(
         &format!(
             "until ls -d /lib/modules/{new}* 2>/dev/null || test -e /root/install.code; do sleep 0.2; done; \
-                  fallocate -l $(($(stat -f -c '%a*%S' /))) /full || true; df /"
+                  fallocate -l $(($(stat -f -c '%f*%S' /))) /full || true; df /"
         ),
         LONG,
     )?;

@@ -185,7 +185,7 @@ fn further_settings(host: &Host) -> Result<Vec<PathBuf>> {
 
 /// The last assignment in one file.
 fn setting_in(host: &Host, path: &Path, name: &str) -> Result<Option<String>> {
-    let text = host.read_text(path)?.unwrap_or_default();
+    let text = host.read_lossy(path)?.unwrap_or_default();
     let lines = text.lines().map(|line| line.trim().trim_start_matches("export "));
     let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     Ok(values.next_back().map(|value| value.trim().trim_matches(['"', '\'']).to_owned()))

@@ -97,7 +97,7 @@ impl Lock {
                     None => "let it end, then run the same command again".to_owned(),
                 };
                 return Err(anyhow!("another program changes packages: {holder}, still after {} s", waited.as_secs()))
-                    .exit(Exit::Preflight)
+                    .exit(Exit::Failed)
                     .hint(hint);
             }
             if said.as_ref().is_none_or(|(known, at)| *known != holder || waited.saturating_sub(*at) >= AGAIN) {

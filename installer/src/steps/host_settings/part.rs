@@ -42,7 +42,7 @@ impl Found {
 
 /// The lines of somebody's file, to be looked at: what is not UTF-8 is replaced.
 pub(super) fn lossy(host: &Host, path: &Path) -> Result<String> {
-    Ok(String::from_utf8_lossy(&host.read(path)?.unwrap_or_default()).into_owned())
+    Ok(host.read_lossy(path)?.unwrap_or_default())
 }
 
 /// A file of others as it would be without us, to be looked at.

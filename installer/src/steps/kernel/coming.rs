@@ -18,13 +18,18 @@ pub struct Coming<'a> {
     pub packages: Vec<&'a Package>,
 }
 
-/// The kernel that comes; `None` when none does, and when what the config wants cannot be had (the step says so).
+/// The kernel that comes; `None` when none does, when one is here and on trial already, and when what the config wants cannot
+/// be had (the step says so).
 pub fn coming<'a>(context: &Context<'a>) -> Result<Option<Coming<'a>>> {
     if context.facts.container.is_some() {
         return Ok(None);
     }
+    let state = State::read(context.host)?;
+    if state.trial.is_some() {
+        return Ok(None);
+    }
     let Ok(Goal::Install(kernel)) = Goal::of(context) else { return Ok(None) };
-    if !matches!(refused(context, &State::read(context.host)?, &kernel), Ok(None)) {
+    if !matches!(refused(context, &state, &kernel), Ok(None)) {
         return Ok(None);
     }
     let Some(component) = goal::component(context) else { return Ok(None) };

@@ -65,7 +65,7 @@ fn unit() -> WantedFile {
          rm -f {PROCESS}'\n\
          \n\
          [Install]\n\
-         WantedBy=sysinit.target\n",
+         WantedBy=sysinit.target emergency.target\n",
         timer = unit_path(TIMER).display()
     );
     WantedFile::public(unit_path(UNIT), text)
@@ -90,13 +90,14 @@ pub(super) fn prepare(host: &Host, state: &mut State, release: &str, trial: Dura
     WantedFile { path: SCRIPT.into(), bytes: script(release, trial).into_bytes(), mode: 0o755 }.write(host).map(drop)
 }
 
-/// Packs it into the initramfs of a kernel whose package was there before the script.
+/// Packs it into the initramfs of a kernel whose package was there before the script. Makes one where there is none: a
+/// package that was configured on a full `/boot` may have left without.
 pub(super) fn pack(host: &Host, release: &str) -> Result<()> {
-    let Some(path) = Initramfs::path(host, release)? else { return Ok(()) };
-    if Initramfs::read(host, &path)?.has(NAME) {
-        return Ok(());
+    match Initramfs::path(host, release)? {
+        None => make(host, "-c", release),
+        Some(path) if Initramfs::read(host, &path)?.has(NAME) => Ok(()),
+        Some(_) => make(host, "-u", release),
     }
-    update(host, release)
 }
 
 /// Whether anything of it is to be taken away. The unit goes last, when nothing is on record any more.
@@ -132,16 +133,17 @@ fn rebuild(host: &Host, release: &str) -> Result<()> {
     end(host)?;
     host.remove(Path::new(SCRIPT))?;
     let Some(path) = Initramfs::path(host, release)? else { return Ok(()) };
-    update(host, release)?;
+    make(host, "-u", release)?;
     if Initramfs::read(host, &path)?.has(NAME) {
         bail!("`{}` was made anew and still counts down: `update-initramfs -u -k {release}`", path.display());
     }
     Ok(())
 }
 
-fn update(host: &Host, release: &str) -> Result<()> {
-    let command = Command::new("update-initramfs").args(["-u", "-k", release]).timeout(PATIENCE);
-    host.run(&command).with_context(|| format!("making the initramfs of Linux {release} anew"))?;
+/// `-c` makes a new one, `-u` the one that is there anew (update-initramfs(8)).
+fn make(host: &Host, how: &str, release: &str) -> Result<()> {
+    let command = Command::new("update-initramfs").args([how, "-k", release]).timeout(PATIENCE);
+    host.run(&command).with_context(|| format!("making the initramfs of Linux {release}"))?;
     host.run(&Command::new("sync")).map(drop)
 }
 

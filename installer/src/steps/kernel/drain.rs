@@ -13,7 +13,7 @@ use super::state::State;
 use crate::context::Context;
 use crate::kubeapi::{self, Client};
 use crate::pki::KUBELET_CLIENT;
-use crate::report::Explain as _;
+use crate::report::{Exit, Explain as _};
 use crate::reset::drain::{Bare, Drain};
 use crate::steps::api;
 
@@ -54,7 +54,8 @@ pub(super) fn close(context: &Context<'_>, state: &mut State) -> Result<()> {
         state.write(context.host)?;
     }
     let drain = Drain { host: context.host, client: &client, node: name, limit: LIMIT, bare: Bare::Leave };
-    for done in drain.run().context("moving pods away before the reboot").hint(hint)? {
+    // Not to be tried again by itself: each try would close the node, move what can be moved, and open it again.
+    for done in drain.run().context("moving pods away before the reboot").exit(Exit::Preflight).hint(hint)? {
         context.note(done);
     }
     Ok(())

@@ -203,10 +203,11 @@ pub fn failures(host: &Host) -> Result<usize> {
     Ok(State::read(host)?.failed.len())
 }
 
-/// Whether the running kernel is on trial and not judged yet.
+/// Whether a trial is to be judged: on the kernel on trial, and on the old one that the machine has come back to.
 pub fn on_trial(context: &Context<'_>) -> Result<bool> {
-    let trial = State::read(context.host)?.trial;
-    Ok(trial.is_some_and(|trial| trial.verdict.is_none() && trial.kernel.release == context.facts.kernel))
+    let Some(trial) = State::read(context.host)?.trial else { return Ok(false) };
+    let runs = trial.verdict.is_none() && trial.kernel.release == context.facts.kernel;
+    Ok(runs || trial.boot_id != boot_id(context.host)?)
 }
 
 /// Whether this host waits for the reboot that tries a kernel: nothing can go on before.

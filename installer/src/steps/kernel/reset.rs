@@ -44,13 +44,21 @@ pub fn forget(host: &Host) -> Result<(Vec<String>, Vec<String>)> {
     }
     let good: Vec<&str> = good.iter().map(String::as_str).collect();
     if let (Some(pin), Some(grub)) = (state.pin.clone(), Grub::find(host)?) {
+        // A menu that cannot be made anew (a full `/boot`) does not keep the rest of Sealift on this host.
+        let unwritten = |error: anyhow::Error| {
+            format!("{}: the boot menu could not be made anew without it ({error:#})", pin::SETTINGS)
+        };
         if pin::can_go(host, &grub, &good)? {
-            pin::unpin(host, &grub, &mut state, &good)?;
-            done.push("give the boot menu's default back to the distribution".to_owned());
+            match pin::unpin(host, &grub, &mut state, &good) {
+                Ok(()) => done.push("give the boot menu's default back to the distribution".to_owned()),
+                Err(error) => left.push(unwritten(error)),
+            }
         } else {
             if state.watched.is_some() {
-                pin::relax(host, &grub, &mut state)?;
-                done.push(format!("take `{}` out of the boot menu", pin::PANIC));
+                match pin::relax(host, &grub, &mut state) {
+                    Ok(()) => done.push(format!("take `{}` out of the boot menu", pin::PANIC)),
+                    Err(error) => left.push(unwritten(error)),
+                }
             }
             left.push(format!(
                 "{}: holds the boot menu's default at Linux {}; without it another kernel would be booted, which nobody has \

@@ -118,7 +118,7 @@ pub fn shown(host: &Host) -> Result<Shown> {
     let running = host.read_text("/proc/sys/kernel/osrelease".as_ref())?.unwrap_or_default().trim().to_owned();
     let label = |kernel: &Identity| format!("{} ({})", kernel.release, kernel.version);
     Ok(Shown {
-        unfinished: if state.trial.is_none() { unfinished(&state) } else { Vec::new() },
+        unfinished: unfinished(&state),
         differences: state.accepted.as_ref().map(|found| found.differences.clone()).unwrap_or_default(),
         accepted: state.accepted.map(|found| format!("{}, {}", label(&found.kernel), found.time)),
         pinned: state.pin.map(|pin| pin.release),
@@ -142,11 +142,13 @@ pub fn shown(host: &Host) -> Result<Shown> {
 
 /// What of trials that are over is still to be undone. It does no harm where it is, so no run fails of it; every run tries.
 pub(super) fn unfinished(state: &State) -> Vec<String> {
+    let until = if state.trial.is_some() { "until the trial is over" } else { "the next run opens it" };
     let closed = state
         .closed
         .iter()
-        .map(|node| format!("node {node} is closed for new pods: the next run opens it, or `kubectl uncordon {node}`"));
-    let countdowns = state.countdowns.iter().map(|release| {
+        .map(|node| format!("node {node} is closed for new pods: {until}, or `kubectl uncordon {node}`"));
+    let over = state.countdowns.iter().filter(|_| state.trial.is_none());
+    let countdowns = over.map(|release| {
         format!(
             "the initramfs of Linux {release} still counts down, and {} ends that at every boot: the next run makes it anew, \
              or `update-initramfs -u -k {release}`",

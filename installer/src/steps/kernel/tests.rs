@@ -5,6 +5,7 @@ mod leftovers;
 mod machine;
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use machine::{Fate, Machine, NEW, OLD, config, status};
@@ -206,7 +207,7 @@ fn died_at(machine: &mut Machine, n: usize, power_cut: bool) -> bool {
 }
 
 #[test]
-fn dpkg_that_was_cut_off_is_run_again_and_a_kernel_without_initramfs_is_not_armed() {
+fn dpkg_that_was_cut_off_is_run_again_and_a_kernel_without_initramfs_gets_one_before_it_is_armed() {
     let machine = Machine::new("exact = \"bundle\"");
     let cut = Arc::new(Mutex::new(true));
     let (seen, root, grub) = (Arc::clone(&cut), machine.bed.host.real_path(Path::new("/")), machine.grub.clone());
@@ -223,11 +224,27 @@ fn dpkg_that_was_cut_off_is_run_again_and_a_kernel_without_initramfs_is_not_arme
     assert!(format!("{error:#}").contains("No space left on device"), "{error:#}");
     assert_eq!(machine.grub.boot(), OLD, "half of the new kernel is there, and not booted");
     *cut.lock().unwrap() = false;
-    let error = machine.run().unwrap_err().to_string();
-    assert!(error.contains("cannot be booted: it has no initramfs"), "{error}");
+    machine.full.store(true, Ordering::Relaxed);
+    let error = machine.run().unwrap_err();
+    assert!(error.to_string().contains(&format!("making the initramfs of Linux {NEW}")), "{error:#}");
     assert_eq!((machine.state().trial, machine.grub.boot()), (None, OLD.to_owned()));
-    machine.bed.put(&format!("/boot/initrd.img-{NEW}"), ".\ninit\n");
+    machine.full.store(false, Ordering::Relaxed);
     assert!(machine.run().unwrap().is_some());
+}
+
+#[test]
+fn preflight_stops_no_run_that_has_a_trial_to_judge_and_asks_for_no_room_for_a_kernel_that_is_there() {
+    let mut machine = Machine::new("exact = \"bundle\"");
+    assert!(coming(&machine.context()).unwrap().is_some());
+    machine.fate = Fate::Dies;
+    machine.run().unwrap().unwrap();
+    assert!(!on_trial(&machine.context()).unwrap(), "its reboot is pending");
+    assert_eq!(coming(&machine.context()).unwrap(), None);
+    assert_eq!(machine.boot(), OLD);
+    assert!(on_trial(&machine.context()).unwrap(), "that it failed is not on record yet");
+    assert_eq!(machine.run().unwrap(), None);
+    assert!(!on_trial(&machine.context()).unwrap());
+    assert_eq!(machine.state().failed.len(), 1);
 }
 
 #[test]

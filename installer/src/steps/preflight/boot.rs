@@ -54,12 +54,20 @@ pub(super) fn need(host: &Host, running: &str, coming: &Coming<'_>) -> Result<u6
 
 /// `/boot` that has a file system of its own, which is not there: the kernel would be put where no boot loader looks.
 fn unmounted(host: &Host) -> Result<Vec<Finding>> {
-    let table = host.read_text(Path::new("/etc/fstab"))?.unwrap_or_default();
+    let table = host.read_lossy(Path::new("/etc/fstab"))?.unwrap_or_default();
     let mounts = host.read_text(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
     // One that systemd mounts when somebody looks is in the table too (autofs).
     let is_mounted = |place: &str| mounts.lines().any(|line| mount_point(line).as_deref() == Some(Path::new(place)));
     let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let listed: Vec<&str> = lines.filter_map(|line| line.split_whitespace().nth(1)).collect();
+    // One that its owner has said may be missing (a second EFI partition, say) is nobody's business.
+    let listed: Vec<&str> = lines
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let options = fields.get(3).copied().unwrap_or_default();
+            let may_miss = options.split(',').any(|option| matches!(option, "noauto" | "nofail"));
+            fields.get(1).copied().filter(|place| *place == BOOT || !may_miss)
+        })
+        .collect();
     let missing = [BOOT, "/boot/efi"].into_iter().filter(|place| listed.contains(place) && !is_mounted(place));
     let findings = missing.map(|place| {
         let (found, needed) = ("not mounted, though /etc/fstab has it", "the file system that the boot loader reads");

@@ -1,5 +1,7 @@
 //! What preflight finds on a machine on which the bundle's kernel will be installed.
 
+use std::path::Path;
+
 use bundle::component::{Kind, Role};
 
 use super::preflight_checks::{Reason, look};
@@ -162,7 +164,9 @@ fn a_host_that_takes_another_kernel_gives_no_reason() {
     let mut bed = Bed::new();
     upgrade(&mut bed);
     bed.host.fake().set_filesystem("/boot", Filesystem { device: "8:2".to_owned(), ..disk(200) });
-    bed.put("/etc/fstab", "UUID=2 /boot ext4 defaults 0 2\n");
+    // In an old encoding, and with an EFI partition that is not mounted on purpose.
+    let table = b"# Gr\xfc\xdfe\nUUID=2 /boot ext4 defaults 0 2\nUUID=3 /boot/efi vfat umask=0077,noauto 0 1\n";
+    bed.host.write(Path::new("/etc/fstab"), table, 0o644).unwrap();
     bed.put("/proc/self/mountinfo", "24 23 8:2 / /boot rw - ext4 /dev/vda2 rw\n");
     let bad: Vec<Finding> = look(&bed).into_iter().filter(|finding| finding.verdict != Verdict::Good).collect();
     assert_eq!(bad, []);

@@ -80,7 +80,7 @@ pub(super) struct Mounts {
 
 /// Only what every boot mounts: the stick with the bundle may be pulled, and an automount comes when it is used.
 pub(super) fn mounts(host: &Host) -> Result<Mounts> {
-    let table = host.read_text(Path::new("/etc/fstab"))?.unwrap_or_default();
+    let table = host.read_lossy(Path::new("/etc/fstab"))?.unwrap_or_default();
     let (mut required, mut optional) = (BTreeSet::from(["/"]), BTreeSet::new());
     for line in table.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let fields: Vec<&str> = line.split_whitespace().collect();

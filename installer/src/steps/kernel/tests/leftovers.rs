@@ -1,7 +1,5 @@
 //! What a trial leaves behind, and how it goes: panic arguments, the countdown, the pin; and `installer reset`.
 
-use std::sync::atomic::Ordering;
-
 use super::machine::{Fate, Machine, NEW, OLD};
 use super::*;
 
@@ -208,6 +206,17 @@ fn reset_on_a_full_boot_keeps_what_ends_the_countdown() {
     let (_, left) = forget(&machine.bed.host).unwrap();
     assert!(left[0].contains(countdown::UNIT) && left[0].contains("No space left"), "{left:?}");
     assert!(is_held(&machine.bed.host).unwrap());
+    assert_eq!(machine.boot(), OLD);
+}
+
+#[test]
+fn reset_goes_on_where_the_boot_menu_cannot_be_made_anew() {
+    let mut machine = Machine::new("exact = \"bundle\"");
+    machine.run().unwrap().unwrap();
+    machine.bed.host.fake().answer("update-grub", |_| Reply::fail(1, "No space left on device"));
+    let (_, left) = forget(&machine.bed.host).unwrap();
+    assert!(left.iter().any(|line| line.contains("No space left")), "{left:?}");
+    assert!(is_held(&machine.bed.host).unwrap(), "the record says why the pin is there");
     assert_eq!(machine.boot(), OLD);
 }
 

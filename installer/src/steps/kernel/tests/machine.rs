@@ -181,7 +181,7 @@ impl Machine {
     /// `update-initramfs` packs what is in `/etc/initramfs-tools`, `lsinitramfs` shows it.
     fn script_initramfs(&self) {
         let (root, full) = (self.bed.host.real_path(Path::new("/")), Arc::clone(&self.full));
-        self.bed.host.fake().answer("update-initramfs -u -k ", move |command| {
+        self.bed.host.fake().answer("update-initramfs -", move |command| {
             if full.load(Ordering::Relaxed) {
                 return Reply::fail(1, "No space left on device");
             }
