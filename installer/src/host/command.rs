@@ -144,12 +144,15 @@ impl Finished {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The last lines of stderr (of stdout when it is empty), for errors.
+    /// The last lines of stderr (of stdout when it is empty), for errors. A disk that was full is said first: what follows is
+    /// its doing.
     pub fn tail(&self) -> String {
         let stream = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
         let text = String::from_utf8_lossy(stream);
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        lines[lines.len().saturating_sub(6)..].join("\n")
+        let (before, last) = lines.split_at(lines.len().saturating_sub(6));
+        let full = before.iter().find(|line| line.contains("No space left on device"));
+        full.into_iter().chain(last).copied().collect::<Vec<_>>().join("\n")
     }
 
     fn into_output(self, command: &Command) -> Result<Output> {

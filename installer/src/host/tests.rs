@@ -232,3 +232,12 @@ fn the_way_to_a_links_target_is_looked_at_too() {
     host.symlink(Path::new("/data/loop"), Path::new("loop")).unwrap();
     assert!(host.require_private(Path::new("/data/loop")).unwrap_err().to_string().contains("too many links"));
 }
+
+#[test]
+fn a_disk_that_was_full_is_said_before_what_followed_from_it() {
+    let said = |stderr: &str| Finished { code: 1, stdout: Vec::new(), stderr: stderr.as_bytes().to_vec() }.tail();
+    let full = " cannot copy extracted data: failed to write (No space left on device)";
+    assert_eq!(said(&format!("dpkg: error\n{full}\n1\n2\n3\n4\n5\n6\n")), format!("{full}\n1\n2\n3\n4\n5\n6"));
+    assert_eq!(said(&format!("1\n{full}\n2\n")), format!("1\n{full}\n2"));
+    assert_eq!(said("0\n1\n2\n3\n4\n5\n6\n"), "1\n2\n3\n4\n5\n6");
+}
