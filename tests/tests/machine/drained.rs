@@ -23,6 +23,7 @@ pub(crate) fn a_working_node_is_emptied_first(stage: &Stage) -> Result<()> {
 
     let machine = &site.machine;
     machine.write("/root/cluster.toml", format!("{text}{EXACT}"))?;
+    set_clock(machine)?;
     site.run("--reboot=never", 5)?;
     let (node, pods) = (node(&cluster)?, pods(&cluster)?);
     ensure!(node["spec"]["unschedulable"] == true, "the node is open: {}", node["spec"]);
@@ -52,12 +53,17 @@ fn joined(stage: &Stage, bed: &std::sync::Arc<Bed>, cluster: &Cluster, text: &st
     let machine = &site.machine;
     machine.write("/root/cluster.toml", text)?;
     machine.write("/root/plain.join", fs_err::read(master.file("/root/plain.join"))?)?;
-    // Its clock stands still while the machine below is busy with others.
-    let now = Process::new("date").arg("+%s").text()?;
-    machine.run(&format!("chmod 600 /root/plain.join; date -s @{now}"))?;
+    machine.run("chmod 600 /root/plain.join")?;
+    set_clock(machine)?;
     site.run("", 0)?;
     wait::patiently("the worker to be Ready", LONG, || open(cluster))?;
     Ok(site)
+}
+
+/// The machine's clock lags behind when the computer is busy, and the cluster's other hosts go by the computer's.
+fn set_clock(machine: &Machine) -> Result<()> {
+    let now = Process::new("date").arg("+%s").text()?;
+    machine.run(&format!("date -s @{now}")).map(drop)
 }
 
 /// Starts pods that may go to either host, and waits until some are on the machine.
