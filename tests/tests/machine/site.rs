@@ -82,7 +82,9 @@ impl Site {
 
     /// What the product remembers of kernels; nothing when it has not begun.
     pub(crate) fn kernels(&self) -> Result<Value> {
-        let text = self.machine.run(&format!("cat {STATE} 2>/dev/null || echo '{{}}'"))?.stdout;
+        // A machine that goes down takes the question with it: then it is asked again soon.
+        let ask = format!("cat {STATE} 2>/dev/null || echo '{{}}'");
+        let text = self.machine.run_for(&ask, Duration::from_secs(60))?.stdout;
         serde_json::from_str(&text).with_context(|| format!("reading {STATE}: {text}"))
     }
 
