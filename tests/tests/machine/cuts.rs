@@ -18,8 +18,7 @@ fn during_dpkg_on(stage: &Stage, site: &Site) -> Result<()> {
     let new = stage.newest()?;
     let moment = format!("test -d /lib/modules/{new}.dpkg-new || test -d /lib/modules/{new}/kernel");
     cut(site, &moment)?;
-    repaired(stage, site)?;
-    site.ready(LONG)
+    repaired(stage, site)
 }
 
 pub(crate) fn during_the_initramfs(stage: &Stage) -> Result<()> {
@@ -41,7 +40,8 @@ fn right_before_the_reboot_on(stage: &Stage, site: &Site) -> Result<()> {
     site.machine.kill()?;
     let took = site.power_on()?;
     say(format_args!("figure: booted {} after the power cut", seconds(took)));
-    site.accepted(&stage.newest()?)
+    site.accepted(&stage.newest()?)?;
+    site.ready(LONG)
 }
 
 /// The one boot of the trial is spent: the machine is on the old kernel, says so, and tries again when it is told to.
@@ -71,7 +71,8 @@ fn right_after_the_reboot_on(stage: &Stage, site: &Site) -> Result<()> {
     machine.run("systemctl stop sealift-resume.service")?;
     machine.mount("bundle", "/mnt")?;
     site.start("--reboot=auto --retry-kernel")?;
-    site.accepted(&new)
+    site.accepted(&new)?;
+    site.ready(LONG)
 }
 
 /// Cuts the power when a shell command succeeds.
@@ -106,6 +107,7 @@ fn repaired(stage: &Stage, site: &Site) -> Result<()> {
     })
     .with_context(|| site.log())?;
     site.accepted(&new)?;
+    site.ready(LONG)?;
     ensure!(machine.run("dpkg --audit")?.stdout.is_empty(), "packages are left half installed");
     Ok(())
 }
