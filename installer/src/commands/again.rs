@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use bundle::component::Role;
 use bundle::{Digest, Image};
 
@@ -90,14 +90,20 @@ impl Again {
                 engine::run(part, &context, Some(&mut record), numbering(before), &mut summary)?;
                 before += part.len();
             }
-            if summary.complete() {
-                record.journal.end()?;
-            }
             Ok(())
         })();
-        kernel::tidy(&context);
+        let result = match kernel::tidy(&context) {
+            Some(node) if background::inside(host) => still_closed(&node, result),
+            _ => result,
+        };
+        let result = result.and_then(|()| if summary.complete() { record.journal.end() } else { Ok(()) });
         finish(&context, start, result, &summary, output)
     }
+}
+
+/// Nobody watches a run in the background, so it comes back for a node that it could not open, also where the rest needs a person.
+fn still_closed(node: &str, result: Result<()>) -> Result<()> {
+    result.and_then(|()| Err(anyhow!("node {node} is still closed for new pods"))).exit(Exit::Failed)
 }
 
 /// Roles as the journal has them.

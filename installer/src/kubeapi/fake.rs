@@ -42,8 +42,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on a free port of loopback.
     pub(crate) fn start() -> Self {
-        let now = Timestamp::now();
-        let authority = Authority::create(AuthorityName::Cluster, "test", now).unwrap();
+        Self::certified(Timestamp::now())
+    }
+
+    /// Starts it with a certificate that is made then, and valid for an hour.
+    pub(crate) fn certified(then: Timestamp) -> Self {
+        let authority = Authority::create(AuthorityName::Cluster, "test", Timestamp::now()).unwrap();
         let leaf = Leaf {
             authority: AuthorityName::Cluster,
             common_name: "kube-apiserver".to_owned(),
@@ -53,7 +57,7 @@ impl Server {
             addresses: ["127.0.0.1".parse().unwrap()].into(),
             lifetime: Duration::from_secs(3600),
         };
-        let pair = authority.issue(&leaf, now).unwrap();
+        let pair = authority.issue(&leaf, then).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -82,7 +86,17 @@ impl Server {
 
     /// A client that trusts it.
     pub(crate) fn client(&self) -> Client<'static> {
-        Client::new(self.address, &self.authority.pair().certificate, Credentials::Anonymous).unwrap()
+        Client::new(self.address, &self.authority(), Credentials::Anonymous).unwrap()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The certificate that it is known by.
+    pub(crate) fn authority(&self) -> String {
+        self.authority.pair().certificate.clone()
     }
 
     /// Puts an object there, as if somebody else had.
@@ -186,7 +200,8 @@ fn answer(config: Arc<ServerConfig>, socket: TcpStream, state: &Mutex<State>) {
     let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
     let (code, body) = state.lock().unwrap().serve(method, target, &body);
     let body = body.to_string();
-    let _ = write!(stream, "HTTP/1.1 {code} -\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).unwrap();
+    let _ = write!(stream, "HTTP/1.1 {code} -\r\nDate: {date}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.conn.send_close_notify();
     let _ = stream.flush();
 }

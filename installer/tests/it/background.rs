@@ -62,3 +62,21 @@ fn a_refusal_is_left_to_a_person_but_what_preflight_finds_is_tried_again() {
     bed.host.write(Path::new("/proc/self/cgroup"), b"0::/user.slice\n", 0o644).unwrap();
     assert_eq!(exit_of(&bed.resume_with(&steps).unwrap_err()), Exit::Preflight);
 }
+
+#[test]
+fn a_node_that_cannot_be_opened_is_come_back_for() {
+    let bed = Bed::new();
+    let place = |path: &str, text: &str| bed.host.write(Path::new(path), text.as_bytes(), 0o644).unwrap();
+    place("/media/kernel", "");
+    commands::install(&bed.host, &bed.arguments, &Output::silent(), &steps).unwrap_err();
+    // No API server answers here.
+    place("/var/lib/sealift/kernel.json", r#"{"closed":"m1"}"#);
+    place("/proc/self/cgroup", "0::/system.slice/sealift-resume.service\n");
+    let error = bed.resume_with(&steps).unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Failed, "the refusal alone would end it: {error:#}");
+    bed.host.remove(Path::new("/media/kernel")).unwrap();
+    let error = bed.resume_with(&steps).unwrap_err();
+    assert_eq!((exit_of(&error), error.to_string().as_str()), (Exit::Failed, "node m1 is still closed for new pods"));
+    place("/var/lib/sealift/kernel.json", "{}");
+    assert_eq!(bed.resume_with(&steps).unwrap(), Exit::Done);
+}

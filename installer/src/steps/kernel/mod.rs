@@ -27,7 +27,7 @@ use anyhow::{Result, anyhow};
 use self::goal::Goal;
 use self::situation::{Seen, Situation, situation};
 use self::state::{Failed, Fallback, Identity, State, Trial};
-use crate::config::OnFailure;
+use crate::config::{KernelPolicy, OnFailure};
 use crate::context::Context;
 use crate::host::Host;
 use crate::host::boot::Grub;
@@ -63,6 +63,10 @@ impl Step for Kernel {
         let Some(trial) = &state.trial else { return settled(context, &state) };
         let release = &trial.kernel.release;
         Ok(match situation(trial, &seen(context, trial)?) {
+            Situation::ToArm | Situation::Armed if keeps(context) => Check::Needed(vec![Change::new(format!(
+                "call the trial of Linux {release} off, it stays installed: the config keeps Linux {}",
+                context.facts.kernel
+            ))]),
             Situation::ToArm => Check::Needed(vec![shown::once(trial), shown::reboot(context)]),
             Situation::Armed => Check::Reboot(Restart {
                 reason: format!("Linux {release} is tried, Linux {} is the way back", trial.before),
@@ -91,6 +95,7 @@ impl Step for Kernel {
         let mut state = State::read(context.host)?;
         let Some(trial) = state.trial.clone() else { return begin(context, &mut state) };
         match situation(&trial, &seen(context, &trial)?) {
+            Situation::ToArm | Situation::Armed if keeps(context) => call_off(context, &mut state, trial),
             Situation::ToArm => arm::again(context, &mut state),
             Situation::Running => accept::judge(context, &mut state, trial),
             Situation::Failed(reason) => give_up(context, &mut state, trial, reason),
@@ -175,6 +180,23 @@ fn begin(context: &Context<'_>, state: &mut State) -> Result<()> {
         trial::disarm(context.host)?;
     }
     arm::whole(context, state, kernel)
+}
+
+/// Whether the config has come to want no other kernel.
+fn keeps(context: &Context<'_>) -> bool {
+    context.config.kernel.policy == KernelPolicy::Keep
+}
+
+/// A trial that has not begun and is not wanted any more. From the first write on, a boot of the old kernel is not taken for
+/// a failure of the new one.
+fn call_off(context: &Context<'_>, state: &mut State, trial: Trial) -> Result<()> {
+    let host = context.host;
+    state.trial = Some(Trial { stage: state::Stage::Arming, ..trial.clone() });
+    state.write(host)?;
+    reset::give_up(host, state, &trial)?;
+    state.trial = None;
+    state.write(host)?;
+    accept::clear(host, state)
 }
 
 /// A trial that is over, and lost.

@@ -86,7 +86,7 @@ pub fn is_held(host: &Host) -> Result<bool> {
 }
 
 /// The next boot is the kernel before, whatever was set to try the new one.
-fn give_up(host: &Host, state: &State, trial: &Trial) -> Result<()> {
+pub(super) fn give_up(host: &Host, state: &State, trial: &Trial) -> Result<()> {
     if trial.fallback == Fallback::Kexec {
         trial::unload_kexec(host)?;
     }

@@ -141,6 +141,35 @@ fn an_entry_that_was_never_tried_is_armed_again() {
     assert_eq!(machine.bed.facts.kernel, NEW);
 }
 
+/// Death or power cut at the n-th operation of calling it off, for all n.
+#[test]
+fn a_trial_that_waits_for_its_reboot_is_called_off_by_the_config() {
+    for power_cut in [true, false] {
+        for n in 0.. {
+            let mut machine = Machine::new("exact = \"bundle\"");
+            assert!(machine.run().unwrap().is_some());
+            machine.bed.config = config("policy = \"keep\"");
+            let Check::Needed(lines) = machine.check().unwrap() else { panic!() };
+            assert!(lines[0].0.contains(&format!("call the trial of Linux {NEW} off")), "{lines:?}");
+            let died = died_at(&mut machine, n, power_cut);
+            machine.go().unwrap();
+            let state = machine.state();
+            assert!(state.failed.is_empty() && state.trial.is_none(), "operation {n}: {state:?}");
+            assert!(!trial::is_left(&machine.bed.host).unwrap());
+            if !died {
+                assert!(n > 8, "{n} operations in all");
+                assert_eq!(machine.boot(), OLD);
+                // Wanted after all.
+                machine.bed.config = config("exact = \"bundle\"");
+                machine.go().unwrap();
+                assert_eq!(machine.bed.facts.kernel, NEW);
+                machine.require_clean();
+                break;
+            }
+        }
+    }
+}
+
 /// Death or power cut at the n-th operation, for all n, of all runs from the first one to the last.
 #[test]
 fn death_at_every_operation_boots_and_the_next_runs_finish() {

@@ -1,7 +1,7 @@
 //! What trials leave behind that may fail without harm: a node that is closed, an initramfs that counts down.
 //!
 //! Seen to at the end of every run, when the API servers of this host are up and everything else is done. A failure is said,
-//! stays on record for the next run and for `installer status`, and fails nothing.
+//! stays on record for the next run and for `installer status`, and fails nothing that an operator has started.
 
 use anyhow::Result;
 
@@ -10,18 +10,20 @@ use super::{countdown, drain};
 use crate::context::Context;
 use crate::step::Step as _;
 
-/// Opens the node and makes the initramfs anew, unless a kernel is on trial. For the end of a run, however it ended.
-pub fn tidy(context: &Context<'_>) {
+/// Opens the node and makes the initramfs anew, unless a kernel is on trial. For the end of a run, however it ended. Gives the
+/// node that is still closed and should not be: a run that nobody watches has to come back for it.
+pub fn tidy(context: &Context<'_>) -> Option<String> {
     let context = Context { step: super::Kernel.name(), ..*context };
-    if let Err(error) = all(&context) {
+    all(&context).unwrap_or_else(|error| {
         context.warn(format!("what is left of a kernel's trial: {error:#}"));
-    }
+        None
+    })
 }
 
-fn all(context: &Context<'_>) -> Result<()> {
+fn all(context: &Context<'_>) -> Result<Option<String>> {
     let mut state = State::read(context.host)?;
     if state.trial.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     if let Err(error) = drain::open(context, &mut state) {
         let node = state.closed.clone().unwrap_or_default();
@@ -30,7 +32,7 @@ fn all(context: &Context<'_>) -> Result<()> {
         ));
     }
     if !countdown::is_left(context.host, &state)? || crate::engine::interrupted() {
-        return Ok(());
+        return Ok(state.closed);
     }
     // A run that failed before the reboot will be run again.
     let next = super::wanted(context, &state).ok().and_then(std::result::Result::ok);
@@ -41,5 +43,5 @@ fn all(context: &Context<'_>) -> Result<()> {
             countdown::UNIT
         ));
     }
-    Ok(())
+    Ok(state.closed)
 }

@@ -2,6 +2,7 @@
 
 use super::machine::{Fate, Machine, NEW, OLD};
 use super::*;
+use crate::steps::kernel::state::Stage;
 use serde_json::json;
 
 /// The API no longer knows the pod, so it has left.
@@ -72,6 +73,27 @@ fn a_drain_that_takes_too_long_opens_the_node_again() {
 }
 
 #[test]
+fn a_drain_that_takes_too_long_opens_the_node_again_also_after_an_interrupted_arming() {
+    let machine = Machine::in_cluster("exact = \"bundle\"");
+    let_pods_go(&machine);
+    machine.run().unwrap().unwrap();
+    let mut state = machine.state();
+    state.trial.as_mut().unwrap().stage = Stage::Arming;
+    state.write(&machine.bed.host).unwrap();
+    machine
+        .server
+        .as_ref()
+        .unwrap()
+        .put("/api/v1/namespaces/default/pods/web", json!({ "metadata": { "uid": "web" } }));
+    machine.server.as_ref().unwrap().fault(|request| {
+        let refused = json!({ "reason": "TooManyRequests", "message": "disruption budget" });
+        request.ends_with("/eviction").then_some((429, refused))
+    });
+    assert_eq!(exit_of(&machine.run().unwrap_err()), Exit::Preflight);
+    assert!(!machine.is_closed() && machine.state().trial.is_some());
+}
+
+#[test]
 fn a_kernel_that_fails_leaves_the_node_open_and_an_operators_own_cordon_stays() {
     for cordoned in [false, true] {
         let mut machine = Machine::in_cluster("exact = \"bundle\"");
@@ -99,6 +121,7 @@ fn a_cluster_that_does_not_answer_keeps_no_run_from_ending_and_the_next_one_open
         .fault(|_| Some((503, json!({ "reason": "ServiceUnavailable", "message": "down" }))));
     assert_eq!(machine.run().unwrap(), None, "the kernel is good, whatever the cluster does");
     assert_eq!(machine.state().closed.as_deref(), Some("m1"));
+    assert_eq!(tidy(&machine.context()).as_deref(), Some("m1"), "a run in the background comes back for it");
     let Check::Kept(text) = machine.check().unwrap() else { panic!() };
     assert!(text.contains("node m1 is closed") && text.contains("kubectl uncordon m1"), "{text}");
     let lines = shown(&machine.bed.host).unwrap().lines().join("\n");
@@ -109,7 +132,7 @@ fn a_cluster_that_does_not_answer_keeps_no_run_from_ending_and_the_next_one_open
     assert_eq!(machine.run().unwrap(), None);
     assert_eq!(machine.bed.host.monotonic(), before);
     machine.server.as_ref().unwrap().fault(|_| None);
-    assert_eq!(machine.run().unwrap(), None);
+    assert_eq!(tidy(&machine.context()), None);
     assert!(!machine.is_closed());
     assert_eq!(machine.state().closed, None);
 }
