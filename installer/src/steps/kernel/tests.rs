@@ -365,6 +365,27 @@ fn a_host_whose_kernel_is_not_in_the_menu_is_left_alone() {
 }
 
 #[test]
+fn files_in_an_old_encoding_are_read_and_kept() {
+    let mut machine = Machine::new("exact = \"bundle\"");
+    let fstab = b"# B\xfcro\n/dev/vda1 / ext4 defaults 0 1\n/dev/vda2 /srv ext4 defaults 0 2\n";
+    let grub = b"# B\xfcro\nGRUB_DEFAULT=0\n";
+    for (path, bytes) in [("/etc/fstab", &fstab[..]), ("/etc/default/grub", &grub[..])] {
+        fs_err::write(machine.bed.host.real_path(Path::new(path)), bytes).unwrap();
+    }
+    machine.bed.put(
+        "/proc/self/mountinfo",
+        "23 1 254:1 / / rw - ext4 /dev/vda1 rw\n24 23 254:2 / /srv rw - ext4 /dev/vda2 rw\n",
+    );
+    machine.run().unwrap().unwrap();
+    let snapshot = machine.state().trial.unwrap().snapshot;
+    assert!(serde_json::to_string(&snapshot).unwrap().contains("/srv (ext4)"), "{snapshot:?}");
+    machine.boot();
+    machine.go().unwrap();
+    assert_eq!(machine.bed.facts.kernel, NEW);
+    assert_eq!(machine.bed.host.read(Path::new("/etc/default/grub")).unwrap().unwrap(), grub);
+}
+
+#[test]
 fn an_operators_own_default_is_not_taken_away() {
     let mut machine = Machine::new("exact = \"bundle\"");
     machine.grub.put("etc/default/grub", "GRUB_DEFAULT=\"1>2\"\n");

@@ -36,6 +36,8 @@ fn a_node_is_closed_drained_armed_rebooted_accepted_and_opened_in_this_order() {
     });
     assert!(machine.run().unwrap().is_some());
     assert!(machine.is_closed(), "between arming and the reboot");
+    let lines = shown(&machine.bed.host).unwrap().lines().join("\n");
+    assert!(lines.contains("node m1 is closed for new pods: until the trial is over"), "{lines}");
     assert_eq!(machine.boot(), NEW);
     assert!(machine.is_closed());
     assert_eq!(machine.run().unwrap(), None);

@@ -82,6 +82,8 @@ fn a_full_boot_does_not_condemn_a_kernel_and_its_countdown_ends_at_every_boot() 
     assert!(lines.contains(&format!("still to do: the initramfs of Linux {NEW} still counts down")), "{lines}");
     let unit = machine.bed.host.read_text(&unit_path(countdown::UNIT)).unwrap().unwrap();
     assert!(unit.contains("ConditionPathExists=!/etc/systemd/system/sealift-trial.timer\n"), "{unit}");
+    // rescue.target requires sysinit.target (systemd.special(7)); emergency.target requires nothing.
+    assert!(unit.contains("WantedBy=sysinit.target emergency.target\n"), "{unit}");
     machine.full.store(false, Ordering::Relaxed);
     assert_eq!(machine.run().unwrap(), None);
     machine.require_clean();
