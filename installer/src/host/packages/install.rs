@@ -4,6 +4,7 @@
 //! `/proc/PID/fd`, so nothing can come in between). Nobody is asked anything; no service is started or stopped; files of
 //! configuration that the operator changed stay as they are. Never a downgrade.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,17 +62,28 @@ pub fn install(
     say: &dyn Fn(String),
 ) -> Result<()> {
     let lock = Lock::take(host, family, patience, say)?;
-    install_with(host, &lock, archives, mode, say)
+    install_with(host, &lock, archives, mode, &Later::new(), say)
 }
 
+/// Names of packages that a later installation brings, so what an interrupted dpkg left of them is not finished before: what
+/// they need may come only then.
+pub type Later<'a> = BTreeSet<&'a str>;
+
 /// As [`install`], with the lock that the caller has: nobody else has changed packages since it was taken.
-pub fn install_with(host: &Host, lock: &Lock, archives: &[Archive], mode: Mode, say: &dyn Fn(String)) -> Result<()> {
+pub fn install_with(
+    host: &Host,
+    lock: &Lock,
+    archives: &[Archive],
+    mode: Mode,
+    later: &Later<'_>,
+    say: &dyn Fn(String),
+) -> Result<()> {
     let done = match lock.family {
         Family::Dpkg => {
             let all: Vec<&Archive> = archives.iter().collect();
             Record::begin(host, &all, mode)?;
             policy::forbid(host)?;
-            let done = with_dpkg(host, archives, lock, say);
+            let done = with_dpkg(host, archives, lock, later, say);
             // Also after a failure: only death leaves it to the next run.
             let back = policy::put_back(host);
             done.and(back)
@@ -142,13 +154,14 @@ pub(super) fn dpkg(lock: &Lock) -> Command {
     command
 }
 
-fn with_dpkg(host: &Host, archives: &[Archive], lock: &Lock, say: &dyn Fn(String)) -> Result<()> {
-    let trouble = repair(host, lock, say)?;
+fn with_dpkg(host: &Host, archives: &[Archive], lock: &Lock, later: &Later<'_>, say: &dyn Fn(String)) -> Result<()> {
+    // What only its archive can repair is left to the installation, or to the operator.
+    let trouble = configure(host, lock, later, say)?;
     let mut last = usize::MAX;
     for _ in 0..RUNS {
         let missing = missing(host, archives)?;
         if missing.is_empty() {
-            return settle(host, lock, trouble.as_ref());
+            return settle(host, lock, trouble.as_ref(), later, say);
         }
         let opened = open(host, &missing)?;
         let command = dpkg(lock).arg("--install").args(&opened.names);
@@ -166,30 +179,38 @@ fn with_dpkg(host: &Host, archives: &[Archive], lock: &Lock, say: &dyn Fn(String
     }
     let left: Vec<&str> = missing(host, archives)?.iter().map(|archive| archive.name.as_str()).collect();
     if left.is_empty() {
-        settle(host, lock, trouble.as_ref())
+        settle(host, lock, trouble.as_ref(), later, say)
     } else {
         bail!("dpkg says that it is done, and these are not there: {}", left.join(", "))
     }
 }
 
 /// What could not be finished at first may have waited for packages that are there now.
-fn settle(host: &Host, lock: &Lock, trouble: Option<&Finished>) -> Result<()> {
-    if trouble.is_none() {
-        return Ok(());
-    }
-    let finished = host.try_run(&dpkg(lock).args(["--configure", "--pending"]))?;
-    if finished.success() { Ok(()) } else { failed("finishing what an interrupted dpkg left", &finished.tail()) }
+fn settle(host: &Host, lock: &Lock, trouble: Option<&Finished>, later: &Later<'_>, say: &dyn Fn(String)) -> Result<()> {
+    let Some(trouble) = trouble.and(configure(host, lock, later, say)?) else { return Ok(()) };
+    failed("finishing what an interrupted dpkg left", &trouble.tail())
 }
 
-/// Finishes what an interrupted dpkg left; gives what dpkg said when it could not. What only its archive can repair is left
-/// to the installation, or to the operator.
-fn repair(host: &Host, lock: &Lock, say: &dyn Fn(String)) -> Result<Option<Finished>> {
-    let left = Database::read(host)?.is_some_and(|database| database.unfinished().next().is_some());
-    if !left {
+/// Configures what an interrupted dpkg left unpacked; gives what dpkg said when it could not.
+fn configure(host: &Host, lock: &Lock, later: &Later<'_>, say: &dyn Fn(String)) -> Result<Option<Finished>> {
+    let Some(database) = Database::read(host)? else { return Ok(None) };
+    let (later, now): (Vec<_>, Vec<_>) = database.unfinished().partition(|(name, _)| later.contains(name));
+    if now.is_empty() {
         return Ok(None);
     }
     say("finishing what an interrupted dpkg left".to_owned());
-    let finished = host.try_run(&dpkg(lock).args(["--configure", "--pending"]))?;
+    let mut command = dpkg(lock).arg("--configure");
+    if later.is_empty() {
+        command = command.arg("--pending");
+    } else {
+        let can = now.iter().filter(|(_, entry)| entry.can_be_configured());
+        let names: Vec<&str> = can.map(|(name, _)| *name).collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        command = command.args(names);
+    }
+    let finished = host.try_run(&command)?;
     Ok(Some(finished).filter(|finished| !finished.success()))
 }
 

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::Host;
 
-pub use install::{Archive, Mode, install, install_with};
+pub use install::{Archive, Later, Mode, install, install_with};
 pub use lock::{Holder, Lock, holder};
 pub use settle::{Left, Settled, left, settle};
 
@@ -127,6 +127,13 @@ pub struct Installed {
     pub provides: Vec<String>,
     /// Relations that a new package could break, as written in `Depends`, `Pre-Depends`, `Conflicts`, `Breaks` (dpkg only).
     pub relations: Vec<(Relation, String)>,
+}
+
+impl Installed {
+    /// Whether dpkg can finish it from what is unpacked; else it wants its archive again.
+    pub fn can_be_configured(&self) -> bool {
+        self.state != State::HalfInstalled && !self.reinstall
+    }
 }
 
 /// A field of relations in a Debian package (Debian policy, chapter 7).

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::lock::Lock;
 use super::record::{self, Record};
-use super::{Database, Family, Installed, State, install, policy, services};
+use super::{Database, Family, Installed, install, policy, services};
 use crate::host::Host;
 
 /// What is left of an installation that died.
@@ -89,7 +89,7 @@ fn configure(host: &Host, lock: &Lock, record: &Record, settled: &mut Settled) -
         Ok(ours.map(|(name, entry)| (name.to_owned(), entry.clone())).collect())
     };
     let before = unfinished()?;
-    let can = before.iter().filter(|(_, entry)| entry.state != State::HalfInstalled && !entry.reinstall);
+    let can = before.iter().filter(|(_, entry)| entry.can_be_configured());
     let names: Vec<&String> = can.map(|(name, _)| name).collect();
     let mut said = String::new();
     if !names.is_empty() {
@@ -103,10 +103,10 @@ fn configure(host: &Host, lock: &Lock, record: &Record, settled: &mut Settled) -
         }
     }
     for (name, entry) in after {
-        let repair = if entry.state == State::HalfInstalled || entry.reinstall {
-            format!("`apt-get install --reinstall {name}` or `apt-get purge {name}` repairs it")
-        } else {
+        let repair = if entry.can_be_configured() {
             format!("`dpkg --configure {name}` repairs it, and may start its services{said}")
+        } else {
+            format!("`apt-get install --reinstall {name}` or `apt-get purge {name}` repairs it")
         };
         settled.left.push(format!("package {name} is {}; {repair}", entry.state.as_str()));
     }

@@ -14,7 +14,7 @@ use bundle::component::{Kind, Package};
 use bundle::{Component, debian_version, rpm_version};
 
 use crate::context::Context;
-use crate::host::packages::{self, Archive, Database, Family, Installed, Left, Lock, Mode, State, policy};
+use crate::host::packages::{self, Archive, Database, Family, Installed, Later, Left, Lock, Mode, policy};
 use crate::host::{Command, Host};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
@@ -130,6 +130,18 @@ fn require(work: &Work<'_>) -> Result<()> {
         .hint(first.hint.clone())
 }
 
+/// Packages that only the bundle's kernel brings: its own step installs them, and finishes what dpkg was interrupted with.
+fn of_kernel<'a>(context: &Context<'a>) -> Later<'a> {
+    let share = context.share();
+    let kernels = context.components.iter().filter(|component| component.kind == Kind::Kernel && share.has(component));
+    let mut names: Later<'a> =
+        kernels.flat_map(|component| &component.packages).map(|package| package.name.as_str()).collect();
+    for package in of_bundle(share, context.components) {
+        names.remove(package.name.as_str());
+    }
+    names
+}
+
 /// Units to mask: those of packages that come now, where no file of that name is in the way (Sealift's own is as good).
 fn masks(context: &Context<'_>, work: &Work<'_>) -> Result<Vec<PathBuf>> {
     let mut masks = Vec::new();
@@ -143,17 +155,19 @@ fn masks(context: &Context<'_>, work: &Work<'_>) -> Result<Vec<PathBuf>> {
     Ok(masks)
 }
 
-/// What an interrupted dpkg left, and whether configuring finishes it.
-fn left(database: &Database, work: &Work<'_>) -> Vec<Change> {
-    let ours = |name: &str| work.packages().any(|package| package.name == name);
-    let rest = database.unfinished().filter(|(name, _)| !ours(name));
-    rest.filter(|(_, entry)| entry.state != State::HalfInstalled && !entry.reinstall)
-        .map(|(name, entry)| Change::new(format!("configure {name} {} ({})", entry.version, entry.state.as_str())))
-        .collect()
+/// What an interrupted dpkg left of packages that neither this step nor the kernel's installs.
+fn left<'d>(context: &Context<'_>, database: &'d Database, work: &Work<'_>) -> Vec<(&'d str, &'d Installed)> {
+    let mut ours = of_kernel(context);
+    ours.extend(work.packages().map(|package| package.name.as_str()));
+    database.unfinished().filter(|(name, _)| !ours.contains(name)).collect()
 }
 
 fn changes(context: &Context<'_>, database: &Database, work: &Work<'_>) -> Result<Vec<Change>> {
-    let mut changes = left(database, work);
+    let left = left(context, database, work).into_iter();
+    let mut changes: Vec<Change> = left
+        .filter(|(_, entry)| entry.can_be_configured())
+        .map(|(name, entry)| Change::new(format!("configure {name} {} ({})", entry.version, entry.state.as_str())))
+        .collect();
     let Left { begun, services, policy } = packages::left(context.host)?;
     if policy {
         changes.push(Change::new(format!("put {} back as it was", policy::POLICY)));
@@ -234,16 +248,14 @@ impl Step for OsPackages {
         // Whoever had the lock until now may have changed what it depends on.
         let Some((database, work)) = work_on(context)? else { return Ok(()) };
         require(&work)?;
-        for (name, entry) in database.unfinished().filter(|(name, _)| !work.packages().any(|one| one.name == *name)) {
-            if entry.state == State::HalfInstalled || entry.reinstall {
-                context.warn(format!("package {name} is half installed and not in the bundle: left as it is"));
-            }
+        for (name, _) in left(context, &database, &work).into_iter().filter(|(_, entry)| !entry.can_be_configured()) {
+            context.warn(format!("package {name} is half installed and not in the bundle: left as it is"));
         }
         for path in masks(context, &work)? {
             host.symlink(&path, Path::new("/dev/null"))?;
         }
         let archives: Vec<Archive> = work.packages().map(archive).collect();
-        packages::install_with(host, &lock, &archives, Mode::Upgrade, &say)?;
+        packages::install_with(host, &lock, &archives, Mode::Upgrade, &of_kernel(context), &say)?;
         if !archives.is_empty() {
             context.note(format!("{} packages installed, {} kept", archives.len(), work.kept));
             if context.facts.systemd {

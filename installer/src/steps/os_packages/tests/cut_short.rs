@@ -60,6 +60,39 @@ fn an_interrupted_dpkg_is_finished_first() {
     assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
 }
 
+/// dpkg ran out of room while it unpacked the kernel, and had unpacked what depends on it: only the kernel's own step can
+/// finish that.
+#[test]
+fn what_is_left_of_the_kernels_packages_does_not_hold_up_the_others() {
+    let mut bed = bed();
+    script_dpkg(&bed);
+    let mut kernel = bundle::fake::component("kernel-debian-12", "1", Kind::Kernel, &[Role::Master]).unwrap();
+    kernel.distribution = Some("debian-12".to_owned());
+    let image = Package { name: "linux-image-amd64".to_owned(), ..bed.components.last().unwrap().packages[0].clone() };
+    kernel.packages = vec![image];
+    bed.components.push(kernel);
+    bed.host.fake().answer("dpkg ", |command| {
+        let kernels = command.line().ends_with("--configure --pending") || command.line().contains("linux-image");
+        if kernels { Reply::fail(1, "it depends on what is not there") } else { Reply::ok("") }
+    });
+    let with = |further: &[(&str, &str, &str)]| {
+        let mut all = vec![
+            ("libc6", "2.36-9", "install ok installed"),
+            ("libjq1", "1.6-2.1", "install ok installed"),
+            ("jq", "1.6-2.1", "install ok installed"),
+            ("linux-image-amd64", "1", "install ok unpacked"),
+        ];
+        all.extend(further);
+        installed(&bed, &all);
+    };
+    with(&[]);
+    assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+    with(&[("other", "1", "install ok unpacked")]);
+    assert_eq!(lines(OsPackages.check(&bed.context()).unwrap()), ["configure other 1 (unpacked)"]);
+    OsPackages.apply(&bed.context()).unwrap();
+    assert!(bed.host.fake().commands().iter().any(|line| line.ends_with("--configure other")));
+}
+
 /// A machine whose run died at its operation `at`, and dpkg with it while `jq` was unpacked; `None` when it did not die.
 fn died(at: usize) -> Option<Bed> {
     let bed = with_a_policy();
