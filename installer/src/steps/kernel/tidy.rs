@@ -31,17 +31,17 @@ fn all(context: &Context<'_>) -> Result<Option<String>> {
             "node {node} is still closed for new pods ({error:#}): the next run opens it, or `kubectl uncordon {node}`"
         ));
     }
-    if !countdown::is_left(context.host, &state)? || crate::engine::interrupted() {
-        return Ok(state.closed);
-    }
-    // A run that failed before the reboot will be run again.
-    let next = super::wanted(context, &state).ok().and_then(std::result::Result::ok);
-    if let Err(error) = countdown::remove(context.host, &mut state, next.as_ref().map(|next| next.release.as_str())) {
-        context.warn(format!(
-            "an initramfs still counts down as if its kernel were on trial, and {} ends that at every boot ({error:#}); the \
-             next run makes it anew",
-            countdown::UNIT
-        ));
+    if countdown::is_left(context.host, &state)? && !crate::engine::interrupted() {
+        // A run that failed before the reboot will be run again.
+        let next = super::wanted(context, &state).ok().and_then(std::result::Result::ok);
+        let next = next.as_ref().map(|next| next.release.as_str());
+        if let Err(error) = countdown::remove(context.host, &mut state, next) {
+            context.warn(format!(
+                "an initramfs still counts down as if its kernel were on trial, and {} ends that at every boot ({error:#}); the \
+                 next run makes it anew",
+                countdown::UNIT
+            ));
+        }
     }
     Ok(state.closed)
 }

@@ -133,6 +133,16 @@ fn swap_is_turned_off_now_and_at_boot() {
 }
 
 #[test]
+fn a_table_of_mounts_in_another_encoding_is_no_obstacle() {
+    let bed = with_swap();
+    let before = [b"# B\xfcro\n", FSTAB.as_bytes()].concat();
+    fs_err::write(bed.host.real_path(Path::new("/etc/fstab")), before).unwrap();
+    applied(&bed, "");
+    let expected = [b"# B\xfcro\n", FSTAB.replace("UUID=2", "# sealift: UUID=2").as_bytes()].concat();
+    assert_eq!(bed.host.read(Path::new("/etc/fstab")).unwrap().unwrap(), expected);
+}
+
+#[test]
 fn swap_of_a_machine_or_that_shall_stay_is_refused_and_not_touched() {
     let refusal = |bed: &Bed| match Preflight.check(&bed.context()) {
         Err(error) => format!("{error:#}"),
