@@ -289,6 +289,16 @@ fn the_running_kernels_files_are_never_overwritten() {
 }
 
 #[test]
+fn a_held_kernel_is_left_as_it_is() {
+    let machine = Machine::new("exact = \"bundle\"");
+    let held = status(NEW, "6.1.170-1", "installed").replace("install ok", "hold ok");
+    machine.bed.put("/var/lib/dpkg/status", &(status(OLD, "6.1.153-1", "installed") + &held));
+    let error = machine.check().unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Preflight);
+    assert!(error.to_string().contains("6.1.170-1 is held, 6.1.174-1 would have to take its place"), "{error}");
+}
+
+#[test]
 fn what_the_config_wants_must_be_in_the_bundle() {
     for (kernel, expected) in [
         (

@@ -23,7 +23,7 @@ use crate::store::blob_path;
 
 mod work;
 
-pub use work::{Problem, Work};
+pub use work::{Problem, Work, held};
 
 /// How long another program that changes packages is waited for at most, whatever `--wait` says.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -94,6 +94,26 @@ pub fn work_on<'a>(context: &Context<'a>) -> Result<Option<(Database, Work<'a>)>
     let Some(database) = Database::read(context.host)? else { return Ok(None) };
     let work = work(context.share(), &database, context.components);
     Ok(Some((database, work)))
+}
+
+/// What stands in the way of packages that another step installs beside those of this one, which they may need.
+pub fn problems_of(context: &Context<'_>, others: &[&Package]) -> Result<Vec<Problem>> {
+    let Some(database) = Database::read(context.host)? else { return Ok(Vec::new()) };
+    let is_other = |package: &Package| others.iter().any(|other| other.name == package.name);
+    let mut problems: Vec<Problem> = Vec::new();
+    if database.family == Family::Dpkg {
+        let mut all = of_bundle(context.share(), context.components);
+        all.retain(|package| !is_other(package));
+        all.extend(others);
+        problems = Work::of(&database, &all, &is_other).problems;
+    }
+    // Also where it is there whole and only too old, so that nothing of the others asks for a newer one.
+    for package in others {
+        let present = database.find(&package.name).filter(|present| present.held);
+        let held = present.map(|present| held(database.family, package, present, None));
+        problems.extend(held.filter(|held| problems.iter().all(|known| known.package != held.package)));
+    }
+    Ok(problems)
 }
 
 /// Adds the tools that packages of the bundle will bring to those of the host, so that what is planned before they are

@@ -66,6 +66,21 @@ impl<'a> Work<'a> {
     }
 }
 
+/// The operator wants what is there of a package.
+pub fn held(family: Family, package: &Package, present: &Installed, needed_by: Option<&str>) -> Problem {
+    let who = needed_by.map(|name| format!(" for `{name}`")).unwrap_or_default();
+    Problem {
+        package: package.name.clone(),
+        text: format!("{} is held, {} would have to take its place{who}", present.version, package.version),
+        hint: match family {
+            Family::Dpkg => {
+                format!("`apt-mark unhold {}`, or keep it and build the bundle with that version", package.name)
+            }
+            Family::Rpm => format!("take `{}` out of dnf's versionlock and excludes", package.name),
+        },
+    }
+}
+
 /// Who provides a virtual package, and in which version.
 type Provided<'d> = (&'d str, &'d Installed, Option<&'d str>);
 
@@ -134,18 +149,8 @@ impl<'d, 'a> Chooser<'d, 'a> {
             self.beside(package);
         }
         let present = self.present(package);
-        if let Some(held) = present.filter(|present| present.held) {
-            let who = needed_by.as_ref().map(|name| format!(" for `{name}`")).unwrap_or_default();
-            self.problem(
-                package,
-                format!("{} is held, {} would have to take its place{who}", held.version, package.version),
-                match self.database.family {
-                    Family::Dpkg => {
-                        format!("`apt-mark unhold {}`, or keep it and build the bundle with that version", package.name)
-                    }
-                    Family::Rpm => format!("take `{}` out of dnf's versionlock and excludes", package.name),
-                },
-            );
+        if let Some(present) = present.filter(|present| present.held) {
+            self.problems.insert(held(self.database.family, package, present, needed_by.as_deref()));
         }
         let newer = |present: &&Installed| self.database.family.compare(&present.version, &package.version).is_gt();
         if let Some(newer) = present.filter(newer) {

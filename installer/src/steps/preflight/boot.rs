@@ -1,16 +1,18 @@
 //! `/boot`, for hosts that get another kernel: room for it, mounted as it should be, and a menu that can be held at the kernel
-//! that runs.
+//! that runs; and its packages.
 
 use std::path::Path;
 
 use anyhow::Result;
 
 use super::finding::Finding;
+use super::machine::misfit;
 use crate::checks::CheckName;
 use crate::context::Context;
 use crate::host::boot::Initramfs;
 use crate::host::{Host, mount_point};
 use crate::steps::kernel::{self, Coming};
+use crate::steps::os_packages::{self, Problem};
 
 /// Where kernels are.
 pub(super) const BOOT: &str = "/boot";
@@ -22,10 +24,19 @@ const INITRAMFS: u64 = 72 * MIB;
 
 /// All findings of this file but room.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
-    if kernel::coming(context)?.is_none() {
-        return Ok(Vec::new());
-    }
-    Ok(unmounted(context.host)?.into_iter().chain([menu(context)]).collect())
+    let Some(coming) = kernel::coming(context)? else { return Ok(Vec::new()) };
+    let mut findings = unmounted(context.host)?;
+    findings.push(menu(context));
+    findings.extend(packages(context, &coming)?);
+    Ok(findings)
+}
+
+/// The kernel's packages that this host cannot take.
+fn packages(context: &Context<'_>, coming: &Coming<'_>) -> Result<Vec<Finding>> {
+    let problems = os_packages::problems_of(context, &coming.packages)?.into_iter();
+    let keep =
+        |problem: Problem| Problem { hint: format!("{}; or `[kernel] policy = \"keep\"`", problem.hint), ..problem };
+    Ok(problems.map(keep).map(misfit).collect())
 }
 
 /// Bytes that a kernel takes in `/boot`: files as large as the running one's and a quarter more, and twice its initramfs,

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::facts::Cgroup;
 use crate::host::swap::too_full;
 use crate::steps::file::size;
-use crate::steps::os_packages;
+use crate::steps::os_packages::{self, Problem};
 
 /// A tool of the distribution, who needs it, and the packages that have it on Debian and on EL.
 type Tool = (&'static str, &'static str, &'static str);
@@ -105,11 +105,13 @@ fn packages(context: &Context<'_>) -> Vec<Finding> {
             return vec![Finding::refused(name, "package database", format!("{error:#}"), needed, advice)];
         }
     };
-    let refused = work.problems.into_iter().map(|problem| {
-        let subject = format!("package `{}`", problem.package);
-        Finding::refused(name, subject, problem.text, "a host that the bundle's packages fit", problem.hint)
-    });
-    refused.collect()
+    work.problems.into_iter().map(misfit).collect()
+}
+
+/// A package that does not fit.
+pub(super) fn misfit(problem: Problem) -> Finding {
+    let subject = format!("package `{}`", problem.package);
+    Finding::refused(CheckName::Packages, subject, problem.text, "a host that the bundle's packages fit", problem.hint)
 }
 
 fn init(context: &Context<'_>) -> Finding {

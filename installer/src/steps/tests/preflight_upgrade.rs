@@ -103,6 +103,26 @@ pub(super) const REASONS: &[Reason] = &[
         "file system of `/boot`: found not mounted, though /etc/fstab has it",
     ),
     (
+        CheckName::Packages,
+        |bed| {
+            upgrade(bed);
+            let held = "Package: linux-image-6.12.9-amd64\nStatus: hold ok installed\nArchitecture: amd64\nVersion: 6.12.9-0\n";
+            bed.put("/var/lib/dpkg/status", held);
+        },
+        Verdict::Refused,
+        "found 6.12.9-0 is held, 6.12.9-1 would have to take its place",
+    ),
+    (
+        CheckName::Packages,
+        |bed| {
+            upgrade(bed);
+            bed.components.last_mut().unwrap().packages[0].relations.depends = "linux-base (>= 4.3)".to_owned();
+            bed.put("/var/lib/dpkg/status", "Package: libc6\nStatus: install ok installed\nVersion: 2.36-9\n");
+        },
+        Verdict::Refused,
+        "it needs linux-base (>= 4.3); the host has nothing of it",
+    ),
+    (
         CheckName::BootMenu,
         |bed| {
             upgrade(bed);
