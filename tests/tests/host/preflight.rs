@@ -53,6 +53,113 @@ const WRONGS: [(&str, &str, &str, &str); 8] = [
     ),
 ];
 
+/// More of the same, each looked at alone: some hide others.
+const FURTHER: [(&str, &str, &str, &str); 18] = [
+    ("touch /run/nologin", "rm /run/nologin", "shutdown", "limit"),
+    (
+        "ip link add wrong0 type bridge && ip addr add 10.96.7.9/24 dev wrong0",
+        "ip link del wrong0",
+        "overlapping-networks",
+        "refused",
+    ),
+    (
+        "ip link add wrong0 type bridge && ip addr add 192.0.2.9/24 dev wrong0 && ip link set wrong0 up && \
+         ip route append default via 192.0.2.1 metric 7 && ip route append default via 192.0.2.2 metric 7",
+        "ip link del wrong0",
+        "default-routes",
+        "limit",
+    ),
+    (
+        "ip link set $(ip -o -4 addr show scope global | cut -d' ' -f2) mtu 1200",
+        "ip link set $(ip -o -4 addr show scope global | cut -d' ' -f2) mtu 1500",
+        "mtu",
+        "limit",
+    ),
+    (
+        "echo 192.0.2.7 master-1 >/run/hosts && mount --bind /run/hosts /etc/hosts",
+        "umount /etc/hosts",
+        "name-resolution",
+        "limit",
+    ),
+    (WILDCARD, "umount /etc/resolv.conf && systemctl stop wildcard", "wildcard-dns", "limit"),
+    (
+        "systemd-run --quiet --unit=docker.service sleep infinity",
+        "systemctl stop docker.service",
+        "other-runtimes",
+        "limit",
+    ),
+    (
+        "systemd-run --quiet --unit=dnf-automatic --on-active=1d true",
+        "systemctl stop dnf-automatic.timer",
+        "unattended-upgrades",
+        "limit",
+    ),
+    (
+        "cp /bin/sleep /run/kubeadm && systemd-run --quiet --unit=another /run/kubeadm infinity",
+        "systemctl stop another && rm /run/kubeadm",
+        "package-manager",
+        "limit",
+    ),
+    (
+        "printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/etcd.service",
+        "rm /etc/systemd/system/etcd.service",
+        "units",
+        "refused",
+    ),
+    (
+        "sed 's/^VERSION_ID=.*/VERSION_ID=7/' /usr/lib/os-release >/run/old && mount --bind /run/old /usr/lib/os-release",
+        "umount /usr/lib/os-release && rm /run/old",
+        "distribution",
+        "refused",
+    ),
+    ("echo net.ipv4.ip_forward = 0 >/etc/sysctl.d/zz-own.conf", "rm /etc/sysctl.d/zz-own.conf", "sysctls", "limit"),
+    ("mv /usr/sbin/nft /usr/sbin/nft.away", "mv /usr/sbin/nft.away /usr/sbin/nft", "tools", "refused"),
+    (
+        "mkdir -p /var/lib/containerd && mount -t tmpfs -o nosuid,size=4g tmpfs /var/lib/containerd",
+        "umount /var/lib/containerd",
+        "mount-options",
+        "limit",
+    ),
+    (
+        "mkdir -p /var/lib/etcd/member/wal && touch /var/lib/etcd/member/wal/0.wal",
+        "rm -r /var/lib/etcd",
+        "leftovers",
+        "refused",
+    ),
+    (
+        "printf '\\n[[node]]\\nname = \"w9\"\\naddress = \"203.0.113.9\"\\nroles = [\"worker\"]\\n' >>/root/cluster.toml",
+        CONFIG,
+        "routes",
+        "refused",
+    ),
+    ("sed -i 's/^address = .*/&\\ninterface = \"lo\"/' /root/cluster.toml", CONFIG, "interface", "refused"),
+    (
+        "sed -i 's/^name = \"test\"/&\\napi_names = [\"no.such.invalid\"]/' /root/cluster.toml",
+        CONFIG,
+        "api-names",
+        "limit",
+    ),
+];
+
+/// A name server that answers every question for an IPv4 address.
+const WILDCARD: &str = r#"
+cat >/run/wildcard.pl <<'END'
+use Socket;
+socket(S, PF_INET, SOCK_DGRAM, 0) && bind(S, sockaddr_in(53, INADDR_LOOPBACK)) or die;
+while (my $from = recv(S, my $question, 512, 0)) {
+    my $count = unpack("n", substr($question, -4, 2)) == 1 ? 1 : 0;
+    my $answer = pack("n3Nn", 0xc00c, 1, 1, 60, 4) . inet_aton("192.0.2.53");
+    my $head = substr($question, 0, 2) . pack("n5", 0x8180, 1, $count, 0, 0);
+    send(S, $head . substr($question, 12) . $answer x $count, 0, $from);
+}
+END
+systemd-run --quiet --unit=wildcard perl /run/wildcard.pl
+printf 'nameserver 127.0.0.1\nsearch corp.example\n' >/run/resolv.conf
+mount --bind /run/resolv.conf /etc/resolv.conf"#;
+
+/// Gives the cluster config back.
+const CONFIG: &str = "cp /root/cluster.kept /root/cluster.toml";
+
 pub(crate) fn everything_wrong_is_named_at_once_and_can_be_ignored(stage: &Stage) -> Result<()> {
     let master = stage.bare()?;
     let before = master.host.snapshot_of(&["/etc"])?;
@@ -66,10 +173,36 @@ pub(crate) fn everything_wrong_is_named_at_once_and_can_be_ignored(stage: &Stage
         master.host.run(right)?;
     }
     seen?;
+    one_by_one(master)?;
     let plan = master.plainly("plan")?;
     ensure!(plan.success(), "refused although all is right again: {}", plan.tail());
     let changes = before.changes(&master.host.snapshot_of(&["/etc"])?);
     ensure!(changes.is_empty(), "{changes:#?}");
+    Ok(())
+}
+
+/// Each fires when its cause is there, and does not before.
+fn one_by_one(master: &Master) -> Result<()> {
+    let found = || -> Result<Vec<(String, String)>> {
+        let plan = master.installer("plan", "/root/x.bundle")?;
+        let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        let findings = plan.events.iter().filter(|event| event["event"] == "finding" && event["verdict"] != "good");
+        Ok(findings.map(|event| (text(event, "check"), text(event, "verdict"))).collect())
+    };
+    master.host.run("cp /root/cluster.toml /root/cluster.kept")?;
+    let before = found()?;
+    for (wrong, right, check, verdict) in FURTHER {
+        let expected = (check.to_owned(), verdict.to_owned());
+        ensure!(!before.contains(&expected), "{check} is there without its cause: {before:?}");
+        master.host.run(wrong).with_context(|| format!("making {check} fire"))?;
+        let now = found();
+        master.host.run(right).with_context(|| format!("undoing what makes {check} fire"))?;
+        ensure!(now.as_ref().is_ok_and(|now| now.contains(&expected)), "no {verdict} `{check}`: {now:?}");
+    }
+    let after = found()?;
+    let is_left =
+        |check: &str| after.iter().any(|(left, _)| left == check) && !before.iter().any(|(old, _)| old == check);
+    ensure!(!FURTHER.iter().any(|(.., check, _)| is_left(check)), "before {before:?}, afterwards {after:?}");
     Ok(())
 }
 
