@@ -29,7 +29,7 @@ sysctl -q -p /etc/sysctl.d/60-own.conf
 ";
 
 /// One line for each thing that a run may change. What counts, what is random, and what comes with interfaces of pods is no setting; nor
-/// are the empty tables that iptables makes by being asked.
+/// are the empty tables that iptables makes by being asked, and the service that answers `timedatectl` and ends by itself.
 const INVENTORY: &str = r#"
 cd /
 files='etc -xdev ! -name .pwd.lock ! -name ld.so.cache ! -name adjtime'
@@ -41,7 +41,7 @@ cut -d' ' -f1 /proc/modules | sed 's/^/module: /'
 sed '1d; s/^/swap: /' /proc/swaps | awk '{ print $1, $2, $3, $4, $6 }'
 systemctl list-unit-files --no-legend --no-pager | grep -v '^install\.' | tr -s ' ' | sed 's/^/unit: /'
 systemctl list-units --type=service --state=active --no-legend --plain --no-pager | cut -d' ' -f1 |
-    grep -Ev '^(install|user@)' | sed 's/^/running: /'
+    grep -Ev '^(install|user@|systemd-timedated)' | sed 's/^/running: /'
 nft -s list ruleset 2>/dev/null | grep -Ev '^[[:space:]]*(table|chain|type|[}]|#|$)' | sed 's/^/rule: /'
 ip -o link show | cut -d: -f2 | sed 's/^/link:/'
 echo "name: $(hostname)"

@@ -95,7 +95,7 @@ impl Step for Kernel {
         let mut state = State::read(context.host)?;
         let Some(trial) = state.trial.clone() else { return begin(context, &mut state) };
         match situation(&trial, &seen(context, &trial)?) {
-            Situation::ToArm | Situation::Armed if keeps(context) => call_off(context, &mut state, trial),
+            Situation::ToArm | Situation::Armed if keeps(context) => call_off(context, &mut state, &trial),
             Situation::ToArm => arm::again(context, &mut state),
             Situation::Running => accept::judge(context, &mut state, trial),
             Situation::Failed(reason) => give_up(context, &mut state, trial, reason),
@@ -189,11 +189,11 @@ fn keeps(context: &Context<'_>) -> bool {
 
 /// A trial that has not begun and is not wanted any more. From the first write on, a boot of the old kernel is not taken for
 /// a failure of the new one.
-fn call_off(context: &Context<'_>, state: &mut State, trial: Trial) -> Result<()> {
+fn call_off(context: &Context<'_>, state: &mut State, trial: &Trial) -> Result<()> {
     let host = context.host;
     state.trial = Some(Trial { stage: state::Stage::Arming, ..trial.clone() });
     state.write(host)?;
-    reset::give_up(host, state, &trial)?;
+    reset::give_up(host, state, trial)?;
     state.trial = None;
     state.write(host)?;
     accept::clear(host, state)
