@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow};
-use bundle::component::Entry;
+use bundle::component::{Entry, Package};
 use bundle::{Bundle, Digest, Image};
 
 use crate::context::{Context, HOME};
+use crate::host::packages::Archive;
 use crate::host::{FileKind, Host};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
@@ -46,6 +47,17 @@ pub fn entry_path(image: &Image) -> PathBuf {
 /// Path of a blob. Whoever hands it on hashes it again through the descriptor that is passed on.
 pub fn blob_path(digest: &Digest) -> PathBuf {
     Path::new(BLOBS).join(digest.hex())
+}
+
+/// A package's file in the store.
+pub fn archive(package: &Package) -> Archive {
+    Archive {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        path: blob_path(&package.sha256),
+        digest: package.sha256,
+        size: package.size,
+    }
 }
 
 /// Whether the store has an image: every file it lists with its kind, mode, size or target. The content was proven before

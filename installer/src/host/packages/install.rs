@@ -15,8 +15,8 @@ use bundle::digest::Hashing;
 use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
-use super::record::{self, Record};
-use super::{Database, Family, policy, services};
+use super::record::Record;
+use super::{Database, Family, Installed, policy, services};
 use crate::host::{Command, Finished, Host};
 use crate::report::Explain as _;
 
@@ -65,8 +65,8 @@ pub fn install(
     install_with(host, &lock, archives, mode, &Later::new(), say)
 }
 
-/// Names of packages that a later installation brings, so what an interrupted dpkg left of them is not finished before: what
-/// they need may come only then.
+/// Names of packages that a later installation brings: what an interrupted dpkg left of them may be left before that, because
+/// what they need may come only then.
 pub type Later<'a> = BTreeSet<&'a str>;
 
 /// As [`install`], with the lock that the caller has: nobody else has changed packages since it was taken.
@@ -90,13 +90,13 @@ pub fn install_with(
         }
         Family::Rpm => replay(host, say).and_then(|()| with_rpm(host, archives, mode)),
     };
-    let Some(record) = Record::read(host)? else { return done };
+    let Some(mut record) = Record::read(host)? else { return done };
     let disabled = services::disable(host, lock.family, &record, say);
     done?;
     // Neither dpkg nor rpm waits until what scripts and hooks wrote has reached the disk.
     host.run(&Command::new("sync").timeout(LONGEST))?;
     disabled?;
-    record::forget(host)
+    record.ended_but(host, later)
 }
 
 /// Hashed files, open: the names last as long as this does.
@@ -191,27 +191,21 @@ fn settle(host: &Host, lock: &Lock, trouble: Option<&Finished>, later: &Later<'_
     failed("finishing what an interrupted dpkg left", &trouble.tail())
 }
 
-/// Configures what an interrupted dpkg left unpacked; gives what dpkg said when it could not.
+/// Configures what an interrupted dpkg left unpacked; gives what dpkg said when it could not. Only packages that come later
+/// may be left over: they are tried as well, because others may need them.
 fn configure(host: &Host, lock: &Lock, later: &Later<'_>, say: &dyn Fn(String)) -> Result<Option<Finished>> {
-    let Some(database) = Database::read(host)? else { return Ok(None) };
-    let (later, now): (Vec<_>, Vec<_>) = database.unfinished().partition(|(name, _)| later.contains(name));
-    if now.is_empty() {
+    let is_left = |counts: &dyn Fn(&str, &Installed) -> bool| -> Result<bool> {
+        let database = Database::read(host)?;
+        Ok(database.is_some_and(|database| database.unfinished().any(|(name, entry)| counts(name, entry))))
+    };
+    if !is_left(&|_, _| true)? {
         return Ok(None);
     }
     say("finishing what an interrupted dpkg left".to_owned());
-    let mut command = dpkg(lock).arg("--configure");
-    if later.is_empty() {
-        command = command.arg("--pending");
-    } else {
-        let can = now.iter().filter(|(_, entry)| entry.can_be_configured());
-        let names: Vec<&str> = can.map(|(name, _)| *name).collect();
-        if names.is_empty() {
-            return Ok(None);
-        }
-        command = command.args(names);
-    }
-    let finished = host.try_run(&command)?;
-    Ok(Some(finished).filter(|finished| !finished.success()))
+    let finished = host.try_run(&dpkg(lock).args(["--configure", "--pending"]))?;
+    let is_trouble = !finished.success()
+        && (later.is_empty() || is_left(&|name, entry| entry.can_be_configured() && !later.contains(name))?);
+    Ok(is_trouble.then_some(finished))
 }
 
 /// What is not there whole, in this version or a newer one.

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Archive, Database, Mode, services};
+use super::{Archive, Database, Later, Mode, services};
 use crate::host::Host;
 
 /// The file.
@@ -69,6 +69,14 @@ impl Record {
         }
         self.begun.clear();
         self.write(host)
+    }
+
+    /// All has ended but what dpkg was interrupted with and a later installation finishes.
+    pub(super) fn ended_but(&mut self, host: &Host, later: &Later<'_>) -> Result<()> {
+        let Some(database) = Database::read(host)? else { return forget(host) };
+        let is_left = |name: &str| later.contains(name) && database.unfinished().any(|(left, _)| left == name);
+        self.begun.retain(|begun| is_left(&begun.archive.name));
+        if self.begun.is_empty() { forget(host) } else { self.write(host) }
     }
 
     fn write(&self, host: &Host) -> Result<()> {

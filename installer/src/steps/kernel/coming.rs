@@ -36,6 +36,12 @@ pub fn coming<'a>(context: &Context<'a>) -> Result<Option<Coming<'a>>> {
     Ok(Some(Coming { release: kernel.release, packages: packages::missing(context.host, component)? }))
 }
 
+/// Whether this run's kernel step installs what is missing of the kernel's packages.
+pub fn installs(context: &Context<'_>) -> Result<bool> {
+    let on_trial = context.facts.container.is_none() && State::read(context.host)?.trial.is_some();
+    Ok(on_trial || coming(context)?.is_some())
+}
+
 /// Why the boot menu cannot be held at the running kernel while another one is tried once; `None` when it can, or when the
 /// config goes without.
 pub fn no_way_back(context: &Context<'_>) -> Result<Option<String>> {

@@ -55,12 +55,9 @@ pub(super) fn close(context: &Context<'_>, state: &mut State) -> Result<()> {
     }
     let drain = Drain { host: context.host, client: &client, node: name, limit: LIMIT, bare: Bare::Leave };
     // Not to be tried again by itself: each try would close the node, move what can be moved, and open it again.
-    let drained = drain.run().context("moving pods away before the reboot").exit(Exit::Preflight).hint(hint);
-    // A trial is on record where its arming was interrupted: then the end of the run does not open the node.
-    if drained.is_err() && state.trial.is_some() {
-        open(context, state)?;
+    for done in drain.run().context("moving pods away before the reboot").exit(Exit::Preflight).hint(hint)? {
+        context.note(done);
     }
-    drained?.into_iter().for_each(|done| context.note(done));
     Ok(())
 }
 
@@ -77,6 +74,16 @@ pub(super) fn open(context: &Context<'_>, state: &mut State) -> Result<()> {
     state.write(context.host)?;
     context.note(format!("node {node} is open for new pods again"));
     Ok(())
+}
+
+/// Opens it, or says that it is still closed, which stays on record.
+pub(super) fn open_or_say(context: &Context<'_>, state: &mut State) {
+    if let Err(error) = open(context, state) {
+        let node = state.closed.clone().unwrap_or_default();
+        context.warn(format!(
+            "node {node} is still closed for new pods ({error:#}): the next run opens it, or `kubectl uncordon {node}`"
+        ));
+    }
 }
 
 fn ask_to_open(client: &Client<'_>, node: &str) -> Result<(), kubeapi::Error> {

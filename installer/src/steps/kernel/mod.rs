@@ -35,7 +35,7 @@ use crate::report::{Exit, Explain as _};
 use crate::restart::{Restart, Urgency, Way, boot_id};
 use crate::step::{Change, Check, Step};
 
-pub use coming::{Coming, coming, no_way_back};
+pub use coming::{Coming, coming, installs, no_way_back};
 pub use reset::{forget, is_held};
 pub use shown::{Shown, shown};
 pub use state::PATH as RECORD;
@@ -63,7 +63,7 @@ impl Step for Kernel {
         let Some(trial) = &state.trial else { return settled(context, &state) };
         let release = &trial.kernel.release;
         Ok(match situation(trial, &seen(context, trial)?) {
-            Situation::ToArm | Situation::Armed if keeps(context) => Check::Needed(vec![Change::new(format!(
+            Situation::ToArm | Situation::Armed if keeps(context, trial)? => Check::Needed(vec![Change::new(format!(
                 "call the trial of Linux {release} off, it stays installed: the config keeps Linux {}",
                 context.facts.kernel
             ))]),
@@ -95,8 +95,15 @@ impl Step for Kernel {
         let mut state = State::read(context.host)?;
         let Some(trial) = state.trial.clone() else { return begin(context, &mut state) };
         match situation(&trial, &seen(context, &trial)?) {
-            Situation::ToArm | Situation::Armed if keeps(context) => call_off(context, &mut state, &trial),
-            Situation::ToArm => arm::again(context, &mut state),
+            Situation::ToArm | Situation::Armed if keeps(context, &trial)? => call_off(context, &mut state, &trial),
+            Situation::ToArm => {
+                let armed = arm::again(context, &mut state);
+                // With a trial on record the end of the run does not open the node.
+                if armed.is_err() {
+                    drain::open_or_say(context, &mut state);
+                }
+                armed
+            }
             Situation::Running => accept::judge(context, &mut state, trial),
             Situation::Failed(reason) => give_up(context, &mut state, trial, reason),
             Situation::Condemned(reason) if trial.fallback == Fallback::Nothing => {
@@ -182,9 +189,11 @@ fn begin(context: &Context<'_>, state: &mut State) -> Result<()> {
     arm::whole(context, state, kernel)
 }
 
-/// Whether the config has come to want no other kernel.
-fn keeps(context: &Context<'_>) -> bool {
-    context.config.kernel.policy == KernelPolicy::Keep
+/// Whether the config has come to want no other kernel, and the old one can be made what boots: with another boot loader than
+/// GRUB the new kernel's package has made it the default.
+fn keeps(context: &Context<'_>, trial: &Trial) -> Result<bool> {
+    Ok(context.config.kernel.policy == KernelPolicy::Keep
+        && (trial.fallback != Fallback::Nothing || Grub::find(context.host)?.is_some()))
 }
 
 /// A trial that has not begun and is not wanted any more. From the first write on, a boot of the old kernel is not taken for

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use bundle::component::{Component, Package};
 
 use super::state::Identity;
@@ -11,8 +11,8 @@ use crate::context::Context;
 use crate::host::Host;
 use crate::host::boot::{Grub, Initramfs, root_drivers};
 use crate::host::packages::{Archive, Database, Family, Mode, install};
-use crate::report::{Exit, Explain as _};
-use crate::steps::os_packages::{self, archive};
+use crate::report::Explain as _;
+use crate::store::archive;
 
 /// How long another program that changes packages is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -35,28 +35,19 @@ pub(super) fn missing<'a>(host: &Host, component: &'a Component) -> Result<Vec<&
     Ok(component.packages.iter().filter(|package| !there(package)).collect())
 }
 
-/// Refuses packages that the operator holds, and those that would take the running kernel's files away under it: another
-/// patch level of its name.
+/// Refuses packages that would take the running kernel's files away under it: another patch level of its name.
 pub(super) fn require_beside(context: &Context<'_>, component: &Component) -> Result<()> {
     let running = &context.facts.kernel;
     let architecture = context.facts.architecture;
     let same = |package: &&Package| super::goal::release(package, architecture).as_deref() == Some(running.as_str());
-    let missing = missing(context.host, component)?;
-    if let Some(package) = missing.iter().find(|package| same(package)) {
-        bail!(
+    match missing(context.host, component)?.into_iter().find(same) {
+        None => Ok(()),
+        Some(package) => Err(anyhow!(
             "{} {} would overwrite the files of the running kernel, and nothing could be gone back to",
             package.name,
             package.version
-        );
+        )),
     }
-    let Some(database) = Database::read(context.host)? else { return Ok(()) };
-    for package in missing {
-        if let Some(present) = database.find(&package.name).filter(|present| present.held) {
-            let held = os_packages::held(database.family, package, present, None);
-            return Err(anyhow!("package `{}`: {}", held.package, held.text)).exit(Exit::Preflight).hint(held.hint);
-        }
-    }
-    Ok(())
 }
 
 /// Installs what is missing, by the distribution's own tool, so that its hooks make initramfs and menu.

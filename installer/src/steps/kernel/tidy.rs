@@ -13,35 +13,33 @@ use crate::step::Step as _;
 /// Opens the node and makes the initramfs anew, unless a kernel is on trial. For the end of a run, however it ended. Gives the
 /// node that is still closed and should not be: a run that nobody watches has to come back for it.
 pub fn tidy(context: &Context<'_>) -> Option<String> {
-    let context = Context { step: super::Kernel.name(), ..*context };
-    all(&context).unwrap_or_else(|error| {
-        context.warn(format!("what is left of a kernel's trial: {error:#}"));
-        None
-    })
-}
-
-fn all(context: &Context<'_>) -> Result<Option<String>> {
-    let mut state = State::read(context.host)?;
+    let context = &Context { step: super::Kernel.name(), ..*context };
+    let mut state = match State::read(context.host) {
+        Ok(state) => state,
+        Err(error) => {
+            context.warn(format!("what is left of a kernel's trial: {error:#}"));
+            return None;
+        }
+    };
     if state.trial.is_some() {
-        return Ok(None);
+        return None;
     }
-    if let Err(error) = drain::open(context, &mut state) {
-        let node = state.closed.clone().unwrap_or_default();
+    drain::open_or_say(context, &mut state);
+    if let Err(error) = countdowns(context, &mut state) {
         context.warn(format!(
-            "node {node} is still closed for new pods ({error:#}): the next run opens it, or `kubectl uncordon {node}`"
+            "an initramfs still counts down as if its kernel were on trial, and {} ends that at every boot ({error:#}); the \
+             next run makes it anew",
+            countdown::UNIT
         ));
     }
-    if countdown::is_left(context.host, &state)? && !crate::engine::interrupted() {
-        // A run that failed before the reboot will be run again.
-        let next = super::wanted(context, &state).ok().and_then(std::result::Result::ok);
-        let next = next.as_ref().map(|next| next.release.as_str());
-        if let Err(error) = countdown::remove(context.host, &mut state, next) {
-            context.warn(format!(
-                "an initramfs still counts down as if its kernel were on trial, and {} ends that at every boot ({error:#}); the \
-                 next run makes it anew",
-                countdown::UNIT
-            ));
-        }
+    state.closed
+}
+
+fn countdowns(context: &Context<'_>, state: &mut State) -> Result<()> {
+    if !countdown::is_left(context.host, state)? || crate::engine::interrupted() {
+        return Ok(());
     }
-    Ok(state.closed)
+    // A run that failed before the reboot will be run again.
+    let next = super::wanted(context, state).ok().and_then(std::result::Result::ok);
+    countdown::remove(context.host, state, next.as_ref().map(|next| next.release.as_str())).map(drop)
 }

@@ -19,11 +19,12 @@ use crate::host::{Command, Host};
 use crate::report::{Exit, Explain as _};
 use crate::share::Share;
 use crate::step::{Change, Check, Step, Target};
-use crate::store::blob_path;
+use crate::steps::kernel;
+use crate::store::archive;
 
 mod work;
 
-pub use work::{Problem, Work, held};
+pub use work::{Problem, Work};
 
 /// How long another program that changes packages is waited for at most, whatever `--wait` says.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -96,24 +97,12 @@ pub fn work_on<'a>(context: &Context<'a>) -> Result<Option<(Database, Work<'a>)>
     Ok(Some((database, work)))
 }
 
-/// What stands in the way of packages that another step installs beside those of this one, which they may need.
+/// What stands in the way of packages that another step installs or renews beside those of this one, which they may need.
 pub fn problems_of(context: &Context<'_>, others: &[&Package]) -> Result<Vec<Problem>> {
     let Some(database) = Database::read(context.host)? else { return Ok(Vec::new()) };
-    let is_other = |package: &Package| others.iter().any(|other| other.name == package.name);
-    let mut problems: Vec<Problem> = Vec::new();
-    if database.family == Family::Dpkg {
-        let mut all = of_bundle(context.share(), context.components);
-        all.retain(|package| !is_other(package));
-        all.extend(others);
-        problems = Work::of(&database, &all, &is_other).problems;
-    }
-    // Also where it is there whole and only too old, so that nothing of the others asks for a newer one.
-    for package in others {
-        let present = database.find(&package.name).filter(|present| present.held);
-        let held = present.map(|present| held(database.family, package, present, None));
-        problems.extend(held.filter(|held| problems.iter().all(|known| known.package != held.package)));
-    }
-    Ok(problems)
+    let mut all = of_bundle(context.share(), context.components);
+    all.retain(|package| others.iter().all(|other| other.name != package.name));
+    Ok(work::problems_of(&database, others, &all))
 }
 
 /// Adds the tools that packages of the bundle will bring to those of the host, so that what is planned before they are
@@ -150,8 +139,12 @@ fn require(work: &Work<'_>) -> Result<()> {
         .hint(first.hint.clone())
 }
 
-/// Packages that only the bundle's kernel brings: its own step installs them, and finishes what dpkg was interrupted with.
-fn of_kernel<'a>(context: &Context<'a>) -> Later<'a> {
+/// Packages that only the bundle's kernel brings, when its own step will install them and so finish what dpkg was
+/// interrupted with.
+fn of_kernel<'a>(context: &Context<'a>) -> Result<Later<'a>> {
+    if !kernel::installs(context)? {
+        return Ok(Later::new());
+    }
     let share = context.share();
     let kernels = context.components.iter().filter(|component| component.kind == Kind::Kernel && share.has(component));
     let mut names: Later<'a> =
@@ -159,7 +152,7 @@ fn of_kernel<'a>(context: &Context<'a>) -> Later<'a> {
     for package in of_bundle(share, context.components) {
         names.remove(package.name.as_str());
     }
-    names
+    Ok(names)
 }
 
 /// Units to mask: those of packages that come now, where no file of that name is in the way (Sealift's own is as good).
@@ -176,14 +169,14 @@ fn masks(context: &Context<'_>, work: &Work<'_>) -> Result<Vec<PathBuf>> {
 }
 
 /// What an interrupted dpkg left of packages that neither this step nor the kernel's installs.
-fn left<'d>(context: &Context<'_>, database: &'d Database, work: &Work<'_>) -> Vec<(&'d str, &'d Installed)> {
-    let mut ours = of_kernel(context);
-    ours.extend(work.packages().map(|package| package.name.as_str()));
-    database.unfinished().filter(|(name, _)| !ours.contains(name)).collect()
+fn left<'d>(database: &'d Database, work: &Work<'_>, later: &Later<'_>) -> Vec<(&'d str, &'d Installed)> {
+    let ours = |name: &str| later.contains(name) || work.packages().any(|package| package.name == name);
+    database.unfinished().filter(|(name, _)| !ours(name)).collect()
 }
 
 fn changes(context: &Context<'_>, database: &Database, work: &Work<'_>) -> Result<Vec<Change>> {
-    let left = left(context, database, work).into_iter();
+    let later = of_kernel(context)?;
+    let left = left(database, work, &later).into_iter();
     let mut changes: Vec<Change> = left
         .filter(|(_, entry)| entry.can_be_configured())
         .map(|(name, entry)| Change::new(format!("configure {name} {} ({})", entry.version, entry.state.as_str())))
@@ -196,7 +189,9 @@ fn changes(context: &Context<'_>, database: &Database, work: &Work<'_>) -> Resul
         changes
             .extend(begun.iter().map(|package| Change::new(format!("install {package} again (rpm was interrupted)"))));
     }
-    if services {
+    // What is left of the kernel's packages alone is for the kernel's step.
+    let is_later = |begun: &String| begun.split(' ').next().is_some_and(|name| later.contains(name));
+    if services && (begun.is_empty() || !begun.iter().all(is_later)) {
         changes.push(Change::new("disable services that new packages brought"));
     }
     for path in masks(context, work)? {
@@ -268,14 +263,15 @@ impl Step for OsPackages {
         // Whoever had the lock until now may have changed what it depends on.
         let Some((database, work)) = work_on(context)? else { return Ok(()) };
         require(&work)?;
-        for (name, _) in left(context, &database, &work).into_iter().filter(|(_, entry)| !entry.can_be_configured()) {
+        let later = of_kernel(context)?;
+        for (name, _) in left(&database, &work, &later).into_iter().filter(|(_, entry)| !entry.can_be_configured()) {
             context.warn(format!("package {name} is half installed and not in the bundle: left as it is"));
         }
         for path in masks(context, &work)? {
             host.symlink(&path, Path::new("/dev/null"))?;
         }
         let archives: Vec<Archive> = work.packages().map(archive).collect();
-        packages::install_with(host, &lock, &archives, Mode::Upgrade, &of_kernel(context), &say)?;
+        packages::install_with(host, &lock, &archives, Mode::Upgrade, &later, &say)?;
         if !archives.is_empty() {
             context.note(format!("{} packages installed, {} kept", archives.len(), work.kept));
             if context.facts.systemd {
@@ -283,17 +279,6 @@ impl Step for OsPackages {
             }
         }
         Ok(())
-    }
-}
-
-/// A package's file in the store.
-pub fn archive(package: &Package) -> Archive {
-    Archive {
-        name: package.name.clone(),
-        version: package.version.clone(),
-        path: blob_path(&package.sha256),
-        digest: package.sha256,
-        size: package.size,
     }
 }
 

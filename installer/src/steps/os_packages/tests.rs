@@ -11,6 +11,7 @@ use super::*;
 use crate::host::Reply;
 use crate::report::exit_of;
 use crate::steps::tests::Bed;
+use crate::store::blob_path;
 
 const STATUS: &str = "/var/lib/dpkg/status";
 

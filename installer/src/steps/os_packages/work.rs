@@ -66,19 +66,20 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The operator wants what is there of a package.
-pub fn held(family: Family, package: &Package, present: &Installed, needed_by: Option<&str>) -> Problem {
-    let who = needed_by.map(|name| format!(" for `{name}`")).unwrap_or_default();
-    Problem {
-        package: package.name.clone(),
-        text: format!("{} is held, {} would have to take its place{who}", present.version, package.version),
-        hint: match family {
-            Family::Dpkg => {
-                format!("`apt-mark unhold {}`, or keep it and build the bundle with that version", package.name)
-            }
-            Family::Rpm => format!("take `{}` out of dnf's versionlock and excludes", package.name),
-        },
+/// Why `wanted`, all of which are installed or renewed, do not fit a host; what they need may be among `others`. That a package
+/// of the host loses what it depends on is not asked: whoever has a metapackage for kernels (Ubuntu's `linux-generic`) has one
+/// that names one version of another.
+pub(super) fn problems_of(database: &Database, wanted: &[&Package], others: &[&Package]) -> Vec<Problem> {
+    let packages: Vec<&Package> = wanted.iter().chain(others).copied().collect();
+    let mut chooser = Chooser::new(database, &packages);
+    for number in 0..wanted.len() {
+        chooser.choose(number, None);
     }
+    if database.family == Family::Dpkg {
+        chooser.complete();
+        chooser.clashes();
+    }
+    chooser.problems.into_iter().collect()
 }
 
 /// Who provides a virtual package, and in which version.
@@ -149,8 +150,19 @@ impl<'d, 'a> Chooser<'d, 'a> {
             self.beside(package);
         }
         let present = self.present(package);
-        if let Some(present) = present.filter(|present| present.held) {
-            self.problems.insert(held(self.database.family, package, present, needed_by.as_deref()));
+        // One that is only to be finished stays what the operator wants.
+        if let Some(held) = present.filter(|present| present.held && present.version != package.version) {
+            let who = needed_by.as_ref().map(|name| format!(" for `{name}`")).unwrap_or_default();
+            self.problem(
+                package,
+                format!("{} is held, {} would have to take its place{who}", held.version, package.version),
+                match self.database.family {
+                    Family::Dpkg => {
+                        format!("`apt-mark unhold {}`, or keep it and build the bundle with that version", package.name)
+                    }
+                    Family::Rpm => format!("take `{}` out of dnf's versionlock and excludes", package.name),
+                },
+            );
         }
         let newer = |present: &&Installed| self.database.family.compare(&present.version, &package.version).is_gt();
         if let Some(newer) = present.filter(newer) {

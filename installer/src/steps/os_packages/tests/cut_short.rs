@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::config::KernelPolicy;
 
 const OWN: &[u8] = b"#!/bin/sh\nexit 104\n";
 
@@ -60,37 +61,74 @@ fn an_interrupted_dpkg_is_finished_first() {
     assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
 }
 
-/// dpkg ran out of room while it unpacked the kernel, and had unpacked what depends on it: only the kernel's own step can
-/// finish that.
-#[test]
-fn what_is_left_of_the_kernels_packages_does_not_hold_up_the_others() {
+/// A bed whose bundle brings a kernel too, and a dpkg that cannot configure it: what it needs is not there. What needs nothing
+/// of it is configured, as by `--pending`.
+fn with_a_kernel(policy: KernelPolicy) -> Bed {
     let mut bed = bed();
     script_dpkg(&bed);
     let mut kernel = bundle::fake::component("kernel-debian-12", "1", Kind::Kernel, &[Role::Master]).unwrap();
     kernel.distribution = Some("debian-12".to_owned());
-    let image = Package { name: "linux-image-amd64".to_owned(), ..bed.components.last().unwrap().packages[0].clone() };
-    kernel.packages = vec![image];
+    let image = bed.components.last().unwrap().packages[0].clone();
+    kernel.packages = vec![Package { name: "linux-image-6.1.0-99-amd64".to_owned(), ..image }];
     bed.components.push(kernel);
-    bed.host.fake().answer("dpkg ", |command| {
-        let kernels = command.line().ends_with("--configure --pending") || command.line().contains("linux-image");
-        if kernels { Reply::fail(1, "it depends on what is not there") } else { Reply::ok("") }
+    bed.config.kernel.policy = policy;
+    let path = bed.host.real_path(Path::new(STATUS));
+    bed.host.fake().answer("dpkg ", move |command| {
+        assert!(command.line().ends_with("--configure --pending"), "{}", command.line());
+        let status = fs_err::read_to_string(&path).unwrap();
+        let now = status.replace("other\nStatus: install ok unpacked", "other\nStatus: install ok installed");
+        fs_err::write(&path, &now).unwrap();
+        if now.contains("unpacked") { Reply::fail(1, "it depends on what is not there") } else { Reply::ok("") }
     });
-    let with = |further: &[(&str, &str, &str)]| {
-        let mut all = vec![
-            ("libc6", "2.36-9", "install ok installed"),
-            ("libjq1", "1.6-2.1", "install ok installed"),
-            ("jq", "1.6-2.1", "install ok installed"),
-            ("linux-image-amd64", "1", "install ok unpacked"),
-        ];
-        all.extend(further);
-        installed(&bed, &all);
+    bed
+}
+
+/// All of the bundle, a kernel that is unpacked, and what else there is.
+fn left_over(bed: &Bed, further: &[(&str, &str, &str)]) {
+    let mut all = vec![
+        ("libc6", "2.36-9", "install ok installed"),
+        ("libjq1", "1.6-2.1", "install ok installed"),
+        ("jq", "1.6-2.1", "install ok installed"),
+        ("linux-image-6.1.0-99-amd64", "1.6-2.1", "install ok unpacked"),
+    ];
+    all.extend(further);
+    installed(bed, &all);
+}
+
+/// dpkg ran out of room while it unpacked the kernel, and had unpacked what depends on it: only the kernel's own step can
+/// finish that, and the record of it is kept for that step and for `reset`.
+#[test]
+fn what_is_left_of_the_kernels_packages_does_not_hold_up_the_others() {
+    let bed = with_a_kernel(KernelPolicy::Bundle);
+    let begun = |name: &str| {
+        serde_json::json!({"archive": {"name": name, "version": "1.6-2.1", "path": "/x",
+        "digest": bundle::Digest::of(b"x"), "size": 1}, "mode": "beside"})
     };
-    with(&[]);
+    let record = serde_json::json!({"begun": [begun("linux-image-6.1.0-99-amd64")], "new": [], "enabled": []});
+    bed.put("/var/lib/sealift/packages.json", &record.to_string());
+    left_over(&bed, &[]);
     assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
-    with(&[("other", "1", "install ok unpacked")]);
+    left_over(&bed, &[("other", "1", "install ok unpacked")]);
     assert_eq!(lines(OsPackages.check(&bed.context()).unwrap()), ["configure other 1 (unpacked)"]);
     OsPackages.apply(&bed.context()).unwrap();
-    assert!(bed.host.fake().commands().iter().any(|line| line.ends_with("--configure other")));
+    assert!(matches!(OsPackages.check(&bed.context()).unwrap(), Check::Kept(_)));
+    assert_eq!(packages::left(&bed.host).unwrap().begun, ["linux-image-6.1.0-99-amd64 1.6-2.1"]);
+    // One that stays unpacked is trouble as ever.
+    left_over(&bed, &[("broken", "1", "install ok unpacked")]);
+    let error = OsPackages.apply(&bed.context()).unwrap_err();
+    assert!(error.to_string().contains("it depends on what is not there"), "{error:#}");
+}
+
+/// Nobody else would finish it.
+#[test]
+fn what_is_left_of_a_kernel_that_does_not_come_is_finished_here() {
+    let bed = with_a_kernel(KernelPolicy::Keep);
+    left_over(&bed, &[]);
+    assert_eq!(
+        lines(OsPackages.check(&bed.context()).unwrap()),
+        ["configure linux-image-6.1.0-99-amd64 1.6-2.1 (unpacked)"]
+    );
+    assert!(OsPackages.apply(&bed.context()).is_err());
 }
 
 /// A machine whose run died at its operation `at`, and dpkg with it while `jq` was unpacked; `None` when it did not die.
