@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{Cluster, How, INSTALLER, Seat, config};
-use e2e::machine::{Firmware, Machine, NAME};
+use e2e::machine::{BOOT, Firmware, Machine, NAME};
 use e2e::product::{Programs, reference};
 use e2e::{Bed, Process, Route, wait};
 use serde_json::{Value, json};
@@ -11,6 +11,14 @@ use super::site::{LONG, Site};
 use super::stage::{EXACT, Stage};
 
 const MASTER: &str = "m1";
+/// Tells the time to whoever asks.
+const TELLS: &str = r"use Socket; $| = 1; socket(S, PF_INET, SOCK_DGRAM, 0) && bind(S, sockaddr_in(3737, INADDR_ANY)) or die;
+while (my $from = recv(S, my $asked, 16, 0)) { send(S, time(), 0, $from) }";
+/// Asks for it again and again and sets the clock: the machine's own counts instructions, and cannot keep up with the cluster's other hosts.
+const ASKS: &str = r#"use Socket; socket(S, PF_INET, SOCK_DGRAM, 0) or die;
+setsockopt(S, SOL_SOCKET, SO_RCVTIMEO, pack("qq", 1, 0));
+my $place = sockaddr_in(3737, inet_aton($ARGV[0]));
+while (1) { send(S, "?", 0, $place); my $now; recv(S, $now, 16, 0) && system("date -s \@$now >/dev/null"); select(undef, undef, undef, 0.5) }"#;
 const SEATS: [Seat; 2] = [Seat::master(MASTER, 11), Seat::worker(NAME, 31)];
 
 pub(crate) fn a_working_node_is_emptied_first(stage: &Stage) -> Result<()> {
@@ -23,7 +31,6 @@ pub(crate) fn a_working_node_is_emptied_first(stage: &Stage) -> Result<()> {
 
     let machine = &site.machine;
     machine.write("/root/cluster.toml", format!("{text}{EXACT}"))?;
-    set_clock(machine)?;
     site.run("--reboot=never", 5)?;
     let (node, pods) = (node(&cluster)?, pods(&cluster)?);
     ensure!(node["spec"]["unschedulable"] == true, "the node is open: {}", node["spec"]);
@@ -54,16 +61,30 @@ fn joined(stage: &Stage, bed: &std::sync::Arc<Bed>, cluster: &Cluster, text: &st
     machine.write("/root/cluster.toml", text)?;
     machine.write("/root/plain.join", fs_err::read(master.file("/root/plain.join"))?)?;
     machine.run("chmod 600 /root/plain.join")?;
-    set_clock(machine)?;
+    follow_clock(cluster, machine)?;
     site.run("", 0)?;
     wait::patiently("the worker to be Ready", LONG, || open(cluster))?;
     Ok(site)
 }
 
-/// The machine's clock lags behind when the computer is busy, and the cluster's other hosts go by the computer's.
-fn set_clock(machine: &Machine) -> Result<()> {
-    let now = Process::new("date").arg("+%s").text()?;
-    machine.run(&format!("date -s @{now}")).map(drop)
+/// Lets the machine's clock follow the master's, also after a reboot.
+fn follow_clock(cluster: &Cluster, machine: &Machine) -> Result<()> {
+    let master = cluster.host(MASTER)?;
+    master.write("/run/tells.pl", TELLS)?;
+    master.run("systemd-run --quiet --unit=tells perl /run/tells.pl")?;
+    machine.write("/root/asks.pl", ASKS)?;
+    let unit = format!(
+        "[Service]\nExecStart=perl /root/asks.pl {}\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n",
+        master.address()
+    );
+    machine.write("/etc/systemd/system/clock.service", unit)?;
+    machine.run("systemctl enable --quiet --now clock.service")?;
+    wait::until("the clock to be set", BOOT, || {
+        let here: i64 = machine.run("date +%s")?.stdout.trim().parse()?;
+        let there: i64 = Process::new("date").arg("+%s").text()?.trim().parse()?;
+        ensure!((here - there).abs() < 10, "{here} is not {there}");
+        Ok(())
+    })
 }
 
 /// Starts pods that may go to either host, and waits until some are on the machine.

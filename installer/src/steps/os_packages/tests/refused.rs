@@ -106,3 +106,29 @@ fn unattended_upgrades_end_by_themselves_and_may_change_what_fits() {
         }
     }
 }
+
+/// A kernel's package that comes anew breaks an old one that is renewed with it.
+#[test]
+fn packages_that_are_renewed_together_do_not_stand_in_each_others_way() {
+    let mut bed = bed();
+    installed(&bed, &[("libc6", "2.36-9", "install ok installed"), ("firmware-old", "1", "install ok installed")]);
+    let package = |name: &str, breaks: &str| Package {
+        name: name.to_owned(),
+        version: "2".to_owned(),
+        relations: Relations { breaks: breaks.to_owned(), ..Relations::default() },
+        ..bed.components.last().unwrap().packages[0].clone()
+    };
+    let (new, old) = (package("firmware-new", "firmware-old (<< 2)"), package("firmware-old", ""));
+    assert_eq!(problems_of(&bed.context(), &[&new, &old]).unwrap(), []);
+    let alone = problems_of(&bed.context(), &[&new]).unwrap();
+    assert!(alone.len() == 1 && alone[0].text.contains("firmware-old"), "{alone:?}");
+    // What they need may come with the bundle's other packages, and from nowhere else.
+    let needs = |depends: &str| Package {
+        relations: Relations { depends: depends.to_owned(), ..Relations::default() },
+        ..old.clone()
+    };
+    assert_eq!(problems_of(&bed.context(), &[&needs("jq (>= 1.6)")]).unwrap(), []);
+    assert_eq!(problems_of(&bed.context(), &[&needs("linux-base")]).unwrap().len(), 1);
+    bed.components.pop();
+    assert_eq!(problems_of(&bed.context(), &[&needs("jq (>= 1.6)")]).unwrap().len(), 1);
+}
