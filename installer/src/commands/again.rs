@@ -103,7 +103,11 @@ impl Again {
 
 /// Nobody watches a run in the background, so it comes back for a node that it could not open, also where the rest needs a person.
 fn still_closed(node: &str, result: Result<()>) -> Result<()> {
-    result.and_then(|()| Err(anyhow!("node {node} is still closed for new pods"))).exit(Exit::Failed)
+    let closed = || {
+        let error: Result<()> = Err(anyhow!("node {node} is still closed for new pods"));
+        error.hint(format!("this is tried again until an API server answers; `kubectl uncordon {node}` opens it"))
+    };
+    result.and_then(|()| closed()).exit(Exit::Failed)
 }
 
 /// Roles as the journal has them.

@@ -187,7 +187,10 @@ fn with_dpkg(host: &Host, archives: &[Archive], lock: &Lock, later: &Later<'_>, 
 
 /// What could not be finished at first may have waited for packages that are there now.
 fn settle(host: &Host, lock: &Lock, trouble: Option<&Finished>, later: &Later<'_>, say: &dyn Fn(String)) -> Result<()> {
-    let Some(trouble) = trouble.and(configure(host, lock, later, say)?) else { return Ok(()) };
+    if trouble.is_none() {
+        return Ok(());
+    }
+    let Some(trouble) = configure(host, lock, later, say)? else { return Ok(()) };
     failed("finishing what an interrupted dpkg left", &trouble.tail())
 }
 
