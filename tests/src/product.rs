@@ -1,5 +1,6 @@
 //! What the connected side makes: the programs, a throwaway key, the lock and the bundle of the Debian manifest.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::apt_archive::{AptArchive, SUITE};
 use crate::process::Process;
-use crate::root;
+use crate::root::{self, Debian};
 
 /// The release line that the tests build: every part of it comes from the Debian archive.
 pub const MANIFEST: &str = "debian-12";
@@ -117,7 +118,46 @@ impl Yard {
         let text = text.replace(install, &format!("install = [\"{package}\"]"));
         let text = text.replacen(suites, &format!("suites = [\"{SUITE}\", \"bookworm\","), 1);
         fs_err::write(self.manifest(), text)?;
-        self.sources = vec![root::sources()?, archive.sources()?];
+        self.sources = vec![Debian::Bookworm.sources()?, archive.sources()?];
+        Ok(())
+    }
+
+    /// Makes the bundle one for hosts with any of these releases of Debian: kernel and packages of each, the programs of Debian 12.
+    pub fn set_releases(&mut self, releases: &[Debian]) -> Result<()> {
+        let text = fs_err::read_to_string(self.manifest())?;
+        let parts = ["distributions = [\"debian-12\"]\n", "[kernel.debian-12]\n", "[component.etcd]\n"];
+        let [promise, kernel, programs] = parts.map(|part| text.split_once(part));
+        let (Some((head, rest)), Some(_), Some((_, programs))) = (promise, kernel, programs) else {
+            anyhow::bail!("the manifest lacks one of {parts:?}");
+        };
+        let level = rest.lines().next().context("a manifest ends after its promise")?;
+        let names: Vec<&str> = releases.iter().map(|release| release.name()).collect();
+        let mut text = format!("{head}distributions = {names:?}\n{level}\n");
+        for release in releases {
+            let (name, suites) = (release.name(), release.suites());
+            let (kernel, packages) = (format!("[kernel.{name}]"), format!("[packages.{name}]"));
+            write!(
+                text,
+                "{kernel}\ninstall = [\"linux-image-amd64\"]\nsuites = {suites:?}\n{packages}\nsuites = {suites:?}\n"
+            )?;
+        }
+        for line in ["[component.etcd]"].into_iter().chain(programs.lines()) {
+            text.extend([line, "\n"]);
+            if line.starts_with("apt = ") {
+                writeln!(text, "suite = \"{}\"", Debian::Bookworm.suite())?;
+            }
+        }
+        fs_err::write(self.manifest(), text)?;
+        self.sources = vec![Debian::Bookworm.sources()?];
+        for release in releases.iter().filter(|release| **release != Debian::Bookworm) {
+            self.sources.push(release.sources()?);
+        }
+        Ok(())
+    }
+
+    /// Takes packages from an archive as well, in place of nothing.
+    pub fn add_archive(&mut self, archive: &AptArchive) -> Result<()> {
+        self.sources.push(archive.sources()?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ fn a_host_boots_runs_copies_and_goes_without_a_trace() -> Result<()> {
     let bed = Bed::new()?;
     let (run, namespace) = (bed.run().directory().to_owned(), bed.run().namespace());
     let host = {
-        e2e::root::base()?;
+        e2e::root::Debian::Bookworm.base()?;
         let start = Instant::now();
         let host = Host::boot(&bed, "alpha", 11, Route::None)?;
         ensure!(start.elapsed() < Duration::from_secs(20), "booting took {:?}", start.elapsed());

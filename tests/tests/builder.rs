@@ -232,7 +232,7 @@ fn main() -> Result<()> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let stage = Arc::new(Stage { directory: tempfile::tempdir_in("/var/tmp")?, made: OnceLock::new() });
-    let scenarios: [(&str, Scenario); 17] = [
+    let scenarios: [(&str, Scenario); 18] = [
         ("one_manifest_has_every_kind_of_source", |_| full::one_manifest_has_every_kind_of_source()),
         ("images_are_the_registrys_byte_for_byte", |_| registry::images_are_the_registrys_byte_for_byte()),
         ("guarded_registries_let_us_in_with_the_login_alone", |_| {
@@ -249,6 +249,7 @@ fn main() -> Result<()> {
         ("dpkg_alone_installs_the_closure_that_apt_would_choose", |_| {
             packages::dpkg_alone_installs_the_closure_that_apt_would_choose()
         }),
+        ("debian_13_takes_its_closure", |_| packages::debian_13_takes_its_closure()),
         ("dpkg_takes_a_chain_of_pre_depends_in_as_many_runs", |_| {
             packages::dpkg_takes_a_chain_of_pre_depends_in_as_many_runs()
         }),

@@ -29,6 +29,7 @@ fn main() -> Result<()> {
         ("hostile_bundles_change_nothing", refused::hostile_bundles_change_nothing),
         ("a_damaged_real_bundle_changes_nothing", refused::a_damaged_real_bundle_changes_nothing),
         ("packages_are_installed_offline", packages::packages_are_installed_offline),
+        ("debian_13_gets_its_packages", packages::debian_13_gets_its_packages),
         ("plan_touches_nothing", repeated::plan_touches_nothing),
         (
             "everything_wrong_is_named_at_once_and_can_be_ignored",

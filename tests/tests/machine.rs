@@ -29,6 +29,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("an_older_kernel_is_replaced_by_one_reboot", upgrade::an_older_kernel_is_replaced_by_one_reboot),
     ("a_later_kernel_boots_by_default", upgrade::a_later_kernel_boots_by_default),
     ("a_kernel_is_replaced_on_uefi", upgrade::a_kernel_is_replaced_on_uefi),
+    ("debian_13_gets_its_newer_kernel", upgrade::debian_13_gets_its_newer_kernel),
     ("a_working_node_is_emptied_first", drained::a_working_node_is_emptied_first),
     ("the_machine_proves_itself", bed::the_machine_proves_itself),
     ("bad_kernels_are_what_they_seem", bad::bad_kernels_are_what_they_seem),

@@ -53,11 +53,20 @@ pub fn survey(source: &Source<'_>) -> anyhow::Result<Base> {
             .into());
     }
     let status = fs_err::read_to_string(status)?;
-    let mut packages = installed(&status, "Version")?;
+    let (mut packages, mut provides) = (installed(&status, "Version")?, installed(&status, "Provides")?);
     if source.oldest {
         for version in packages.values_mut() {
             *version = debian_version::before_updates(version).to_owned();
         }
+        for list in provides.values_mut() {
+            *list = list.split(", ").map(before_updates).collect::<Vec<_>>().join(", ");
+        }
+    }
+    let modules = kernel.modules()?;
+    if let Some(kernel) = source.kernel.filter(|_| modules.is_empty()) {
+        return Err(Failure::new(format!("`{}` has no kernel's modules", kernel.display()))
+            .hint("give a root directory in which the distribution's kernel package is unpacked: lib/modules/VERSION or usr/lib/modules/VERSION with `modules.order`")
+            .into());
     }
     let (libraries, glibc) = root.libraries()?;
     Ok(Base {
@@ -66,10 +75,19 @@ pub fn survey(source: &Source<'_>) -> anyhow::Result<Base> {
         glibc,
         libraries,
         programs: root.programs()?,
-        modules: kernel.modules()?,
+        modules,
         packages,
-        provides: installed(&status, "Provides")?,
+        provides,
     })
+}
+
+/// `name (= 1.0-2)` out of `name (= 1.0-2+deb13u1)`.
+fn before_updates(provided: &str) -> String {
+    let version = provided.split_once("(= ").and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?)));
+    match version {
+        Some((name, version)) => format!("{name}(= {})", debian_version::before_updates(version)),
+        None => provided.to_owned(),
+    }
 }
 
 /// A field of every package that dpkg has installed and that has the field, by name.
@@ -184,10 +202,13 @@ impl Root {
     /// Modules that a kernel in the root has, loadable or built in.
     fn modules(&self) -> anyhow::Result<BTreeSet<String>> {
         let mut modules = BTreeSet::new();
-        for version in self.names("/lib/modules")? {
-            for list in ["modules.order", "modules.builtin"] {
-                let Some(file) = self.file(&format!("/lib/modules/{version}/{list}")) else { continue };
-                modules.extend(fs_err::read_to_string(file)?.lines().filter_map(module));
+        // One directory in a root; a kernel package that is only unpacked has the second (Debian 13).
+        for place in ["/lib/modules", "/usr/lib/modules"] {
+            for version in self.names(place)? {
+                for list in ["modules.order", "modules.builtin"] {
+                    let Some(file) = self.file(&format!("{place}/{version}/{list}")) else { continue };
+                    modules.extend(fs_err::read_to_string(file)?.lines().filter_map(module));
+                }
             }
         }
         Ok(modules)
@@ -234,7 +255,7 @@ mod tests {
         let root = directory.path();
         let status = "Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u10\n\n\
                       Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n\
-                      Package: base-files\nStatus: hold ok installed\nVersion: 12.4+deb12u11\nProvides: base,\n other (= 1)\n";
+                      Package: base-files\nStatus: hold ok installed\nVersion: 12.4+deb12u11\nProvides: base,\n other (= 1+deb12u11)\n";
         write(root, "var/lib/dpkg/status", status.as_bytes(), 0o644);
         let libc = b"\x7fELF....\0GNU C Library (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\nCopyright";
         write(root, "usr/lib/x86_64-linux-gnu/libc.so.6", libc, 0o755);
@@ -265,6 +286,14 @@ mod tests {
         assert_eq!(base.provides, BTreeMap::from([("base-files".to_owned(), "base, other (= 1)".to_owned())]));
         let exact = survey(&Source { oldest: false, ..source }).unwrap();
         assert_eq!(exact.packages["libc6"], "2.36-9+deb12u10");
+        assert_eq!(exact.provides["base-files"], "base, other (= 1+deb12u11)");
+        let unpacked = directory.path().join("unpacked");
+        write(&unpacked, "usr/lib/modules/6.12.1/modules.order", b"kernel/fs/overlayfs/overlay.ko\n", 0o644);
+        let other = Source { kernel: Some(&unpacked), ..source };
+        assert_eq!(Vec::from_iter(&survey(&other).unwrap().modules), ["overlay"]);
+        let none = root.join("usr/bin");
+        let error = format!("{:#}", survey(&Source { kernel: Some(&none), ..source }).unwrap_err());
+        assert!(error.contains("has no kernel's modules"), "{error}");
 
         let error = survey(&Source { root: &root.join("usr"), ..source }).unwrap_err();
         assert!(format!("{error:#}").contains("has no `var/lib/dpkg/status`"), "{error:#}");

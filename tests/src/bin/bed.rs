@@ -1,10 +1,11 @@
-//! `bed demo [--keep]`, `bed bench`, `bed boot NAME`, `bed clean [RUN]`: the entry points behind `scripts/`, and a host to try things on.
+//! `bed demo [--keep]`, `bed bench`, `bed boot NAME [--debian-13]`, `bed clean [RUN]`: the entry points behind `scripts/`, and a host to try things on.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use e2e::demo::After;
 use e2e::output::say;
+use e2e::root::Debian;
 use e2e::run::Sweep;
 use e2e::{Bed, Host, Route};
 
@@ -25,17 +26,18 @@ fn run(words: &[&str]) -> Result<()> {
         ["demo"] => e2e::demo::run(After::Remove),
         ["demo", "--keep"] => e2e::demo::run(After::Keep),
         ["bench"] => e2e::bench::run(),
-        ["boot", name] => boot(name),
+        ["boot", name] => boot(name, Debian::Bookworm),
+        ["boot", name, "--debian-13"] => boot(name, Debian::Trixie),
         ["clean"] => clean(Sweep::Dead),
         ["clean", run] => clean(Sweep::Kept(run)),
-        _ => bail!("usage: bed demo [--keep] | bench | boot NAME | clean [RUN]"),
+        _ => bail!("usage: bed demo [--keep] | bench | boot NAME [--debian-13] | clean [RUN]"),
     }
 }
 
 /// Boots one bare host that stays.
-fn boot(name: &str) -> Result<()> {
+fn boot(name: &str, release: Debian) -> Result<()> {
     let bed = Bed::new()?;
-    let host = Host::boot(&bed, name, 11, Route::None)?;
+    let host = Host::boot_release(release, &bed, name, 11, Route::None)?;
     bed.keep()?;
     say(format_args!("{name} is {}; enter it with: nsenter -t {} -a", host.address(), host.pid()));
     say(format_args!("its files: {}; remove it with: bed clean {}", host.file("/").display(), bed.run().name()));

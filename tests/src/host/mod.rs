@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{Finished, Process};
-use crate::{Bed, Snapshot, root, wait};
+use crate::root::Debian;
+use crate::{Bed, Snapshot, wait};
 
 mod furniture;
 mod network;
@@ -60,8 +61,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Boots a host and waits until systemd says that it is running.
+    /// Boots a host with Debian 12 and waits until systemd says that it is running.
     pub fn boot(bed: &Arc<Bed>, name: &str, number: u8, route: Route) -> Result<Self> {
+        Self::boot_release(Debian::Bookworm, bed, name, number, route)
+    }
+
+    /// The same with a release of Debian.
+    pub fn boot_release(release: Debian, bed: &Arc<Bed>, name: &str, number: u8, route: Route) -> Result<Self> {
         let host = Self {
             bed: bed.clone(),
             name: name.to_owned(),
@@ -71,7 +77,7 @@ impl Host {
             power: Mutex::new(None),
             directory: bed.run().host(name),
         };
-        power::mount_root(&root::base()?, &host.directory)?;
+        power::mount_root(&release.base()?, &host.directory)?;
         furniture::furnish(&host.tree(), name, &host.legs(host.address()))?;
         host.power_on()?;
         wait::until("the host to be running", Duration::from_secs(120), || {
@@ -87,7 +93,7 @@ impl Host {
     /// Boots several at once: names, numbers.
     pub fn boot_all(bed: &Arc<Bed>, wanted: &[(&str, u8)], route: Route) -> Result<Vec<Self>> {
         // Made once, not by all of them.
-        root::base()?;
+        Debian::Bookworm.base()?;
         std::thread::scope(|scope| {
             let boot = |(name, number): (&'_ str, u8)| Self::boot(bed, name, number, route);
             let threads: Vec<_> = wanted.iter().map(|host| scope.spawn(move || boot(*host))).collect();

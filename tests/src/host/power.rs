@@ -85,6 +85,8 @@ impl Host {
             .args(second)
             .arg(format!("--bind={}:/var/lib/containerd", directory.join("containerd").display()))
             .arg(format!("--directory={}", self.tree().display()))
+            // Where the machine has its controllers in v1 hierarchies, systemd 256 and newer wants to be told so.
+            .arg("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")
             .spawn(&directory.join("console.log"))
             .context("starting a host (scripts/prerequisites.sh installs systemd-container)")?;
         let own = Mark::of(i32::try_from(launcher.id()).context("a process id beyond 31 bits")?)?;

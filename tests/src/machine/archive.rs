@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::process::Process;
-use crate::root;
+use crate::root::Debian;
 
 /// The package that always depends on Debian's newest kernel.
 const META: &str = "linux-image-amd64";
@@ -14,20 +14,22 @@ const META: &str = "linux-image-amd64";
 #[derive(Debug)]
 pub struct Archive {
     directory: PathBuf,
+    /// Of which the packages are.
+    pub(super) release: Debian,
 }
 
 impl Archive {
-    /// Fetches the lists of the machine's own sources into `directory`.
-    pub fn open(directory: &Path) -> Result<Self> {
+    /// Fetches a release's lists from the archives of the machine's own sources into `directory`.
+    pub fn open(directory: &Path, release: Debian) -> Result<Self> {
         for part in ["etc/sources.list.d", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"] {
             fs_err::create_dir_all(directory.join(part))?;
         }
         fs_err::write(directory.join("status"), "")?;
-        let sources = root::sources()?;
+        let sources = release.sources()?;
         let name = sources.file_name().context("the sources have a name")?;
         let list = if name == "sources.list" { "etc".into() } else { PathBuf::from("etc/sources.list.d") };
         fs_err::copy(&sources, directory.join(list).join(name))?;
-        let archive = Self { directory: directory.to_owned() };
+        let archive = Self { directory: directory.to_owned(), release };
         archive.apt("apt-get").arg("update").run().context("fetching the lists of the machine's apt sources")?;
         Ok(archive)
     }
@@ -62,7 +64,10 @@ impl Archive {
         if let [oldest, _, ..] = versions.as_slice() {
             return Ok(format!("{META}={oldest}"));
         }
-        let kernels = self.kernels("linux-image-6.1.0-")?;
+        let kernels = self.kernels(match self.release {
+            Debian::Bookworm => "linux-image-6[.]1[.]0-",
+            Debian::Trixie => "linux-image-6[.]12[.]",
+        })?;
         ensure!(kernels.len() > 1, "the archive has but one kernel: {kernels:?}");
         Ok(kernels[kernels.len() - 2].clone())
     }

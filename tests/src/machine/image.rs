@@ -1,4 +1,4 @@
-//! The base image: Debian 12 with an older kernel than the archive's newest, made once and cached by its recipe.
+//! The base image: a release of Debian with an older kernel than its archive's newest, made once and cached by its recipe.
 //!
 //! mmdebstrap makes the tree, `mkfs.ext4 -d` the disk; nothing is mounted and nothing booted for it.
 
@@ -13,14 +13,18 @@ use super::{ADDRESS, NAME, disk, grub};
 use crate::measure::seconds;
 use crate::output::say;
 use crate::process::Process;
-use crate::root;
+use crate::root::{self, Debian};
 use crate::run::lock;
 
-const SUITE: &str = "bookworm";
 /// What the nspawn hosts have, and what makes a machine of it.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,iproute2,iptables,nftables,conntrack,ethtool,socat,kmod,procps,ca-certificates,\
-                        util-linux,mount,libseccomp2,libssl3,libpcre2-8-0,libcrypt1,zlib1g,iputils-ping,\
-                        initramfs-tools,grub-pc,grub-efi-amd64-bin,e2fsprogs,zstd,strace";
+fn packages(release: Debian) -> String {
+    format!(
+        "systemd,systemd-sysv,dbus,udev,iproute2,iptables,nftables,conntrack,ethtool,socat,kmod,procps,ca-certificates,\
+         util-linux,mount,libseccomp2,{},libpcre2-8-0,libcrypt1,zlib1g,iputils-ping,\
+         initramfs-tools,grub-pc,grub-efi-amd64-bin,e2fsprogs,zstd,strace",
+        release.libssl()
+    )
+}
 /// A sparse file; less than 15 % free makes a kubelet evict its pods.
 const BYTES: u64 = 12 << 30;
 /// Raised when the making changes.
@@ -41,14 +45,16 @@ impl Image {
     /// The image for the archive's older kernel, made now when this recipe was never made here.
     pub fn base(archive: &Archive) -> Result<Self> {
         let kernel = archive.older_kernel()?;
-        let recipe = format!("{SUITE} {PACKAGES} {kernel} {BYTES} {RECIPE} {NAME} {ADDRESS} {}", furniture::key());
+        let (release, packages) = (archive.release, packages(archive.release));
+        let suite = release.suite();
+        let recipe = format!("{suite} {packages} {kernel} {BYTES} {RECIPE} {NAME} {ADDRESS} {}", furniture::key());
         let key = bundle::Digest::of(recipe.as_bytes()).short();
-        let directory = root::cache()?.join(format!("machine-{SUITE}-{key}"));
+        let directory = root::cache()?.join(format!("machine-{suite}-{key}"));
         let _lock = lock(&root::cache()?.join("machine.lock"))?;
         if !directory.exists() {
-            remove_others()?;
+            remove_others(suite)?;
             let unfinished = directory.with_extension("unfinished");
-            make(&unfinished, &kernel)?;
+            make(&unfinished, release, &format!("{packages},{kernel}"))?;
             fs_err::rename(&unfinished, &directory)?;
         }
         let kernel = fs_err::read_to_string(directory.join("kernel"))?.trim().to_owned();
@@ -56,18 +62,19 @@ impl Image {
     }
 }
 
-/// Images of other recipes and of other kernels are of no use any more, and large.
-fn remove_others() -> Result<()> {
+/// A release's images of other recipes and of other kernels are of no use any more, and large.
+fn remove_others(suite: &str) -> Result<()> {
+    let prefix = format!("machine-{suite}-");
     for entry in fs_err::read_dir(root::cache()?)? {
         let path = entry?.path();
-        if path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("machine-")) {
+        if path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
             fs_err::remove_dir_all(path)?;
         }
     }
     Ok(())
 }
 
-fn make(directory: &Path, kernel: &str) -> Result<()> {
+fn make(directory: &Path, release: Debian, packages: &str) -> Result<()> {
     let start = Instant::now();
     fs_err::create_dir_all(directory)?;
     let tree = directory.join("tree");
@@ -83,17 +90,17 @@ fn make(directory: &Path, kernel: &str) -> Result<()> {
     // What it mounts goes with it, however it ends.
     Process::new("unshare")
         .args(["--mount", "mmdebstrap", "--quiet", "--variant=minbase"])
-        .arg(format!("--include={PACKAGES},{kernel}"))
+        .arg(format!("--include={packages}"))
         .args(["man", "locale", "doc"].map(|part| format!("--dpkgopt=path-exclude=/usr/share/{part}/*")))
         .arg(format!("--essential-hook={before}"))
-        .arg(SUITE)
+        .arg(release.suite())
         .arg(&tree)
-        .arg(root::sources()?)
+        .arg(release.sources()?)
         .run()
         .context("making the tree of the test machine (scripts/prerequisites.sh installs mmdebstrap)")?;
     furniture::furnish(&tree)?;
-    let release = only(&tree.join("boot"), "vmlinuz-")?;
-    fs_err::write(directory.join("kernel"), format!("{release}\n"))?;
+    let kernel = only(&tree.join("boot"), "vmlinuz-")?;
+    fs_err::write(directory.join("kernel"), format!("{kernel}\n"))?;
     let made = start.elapsed();
     let raw = directory.join("disk.raw");
     grub::prepare(&tree)?;
@@ -102,7 +109,7 @@ fn make(directory: &Path, kernel: &str) -> Result<()> {
     grub::esp(&tree, &directory.join("esp.raw"))?;
     fs_err::remove_dir_all(&tree)?;
     let (tree, all) = (seconds(made), seconds(start.elapsed()));
-    say(format_args!("figure: the image of a machine with Linux {release}: {all}, of that its tree {tree}"));
+    say(format_args!("figure: the image of a machine with Linux {kernel}: {all}, of that its tree {tree}"));
     Ok(())
 }
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use e2e::Process;
 use e2e::apt_archive::{self, AptArchive};
 use e2e::process::Finished;
 use e2e::product::{Programs, bundle_in, repository};
-use e2e::{Process, root};
+use e2e::root::{self, Debian};
 
 /// The default set of `[packages.…]`.
 const ASKED: [&str; 11] = [
@@ -24,10 +25,10 @@ const ASKED: [&str; 11] = [
     "nftables",
     "socat",
 ];
-const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
 
-/// A directory with a manifest that asks for packages, and the programs.
+/// A directory with a manifest that asks for packages of a release, and the programs.
 struct Shop {
+    release: Debian,
     directory: tempfile::TempDir,
     programs: Programs,
 }
@@ -42,19 +43,23 @@ struct Locked {
 }
 
 impl Shop {
-    fn open(suites: &[&str], more: &str) -> Result<Self> {
+    fn open(release: Debian, suites: &[String], more: &str) -> Result<Self> {
         let directory = tempfile::tempdir_in("/var/tmp")?;
         for part in ["components", "bases"] {
             Process::new("cp").arg("-r").arg(repository().join("manifests").join(part)).arg(directory.path()).run()?;
         }
+        let (name, busybox) = match release {
+            Debian::Bookworm => (release.name(), "1.35.0"),
+            Debian::Trixie => (release.name(), "1.37.0"),
+        };
         let manifest = format!(
             "name = \"shop\"\nversion = \"1\"\nsequence = 1\ncreated = \"2026-11-21\"\narchitectures = [\"amd64\"]\n\
-             distributions = [\"debian-12\"]\n[packages.debian-12]\nsuites = {suites:?}\n{more}\n\
-             [component.busybox]\nversion = \"1.35.0\"\n[[component.busybox.artifact]]\napt = \"busybox-static\"\n\
+             distributions = [\"{name}\"]\n[packages.{name}]\nsuites = {suites:?}\n{more}\n\
+             [component.busybox]\nversion = \"{busybox}\"\n[[component.busybox.artifact]]\napt = \"busybox-static\"\n\
              files = [{{ from = \"bin/busybox\", to = \"bin/busybox\", mode = \"0755\" }}]\n"
         );
         fs_err::write(directory.path().join("shop.toml"), manifest)?;
-        Ok(Self { directory, programs: Programs::build()? })
+        Ok(Self { release, directory, programs: Programs::build()? })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -96,7 +101,7 @@ impl Shop {
     /// A copy of the minimal root.
     fn root(&self, name: &str) -> Result<PathBuf> {
         let copy = self.path(name);
-        Process::new("cp").args(["--archive", "--reflink=auto"]).arg(root::minimal()?).arg(&copy).run()?;
+        Process::new("cp").args(["--archive", "--reflink=auto"]).arg(self.release.minimal()?).arg(&copy).run()?;
         // No daemon is started by an installation.
         fs_err::write(copy.join("usr/sbin/policy-rc.d"), "#!/bin/sh\nexit 101\n")?;
         Process::new("chmod").arg("0755").arg(copy.join("usr/sbin/policy-rc.d")).run()?;
@@ -204,26 +209,7 @@ fn same(ours: &[Locked], apts: &BTreeMap<String, String>) -> Result<()> {
 /// The default set and the kernel, against the base that we ship: what the base states is true of the minimal root, dpkg
 /// installs the packages there, and apt would have taken the same.
 pub(crate) fn dpkg_alone_installs_the_closure_that_apt_would_choose() -> Result<()> {
-    let kernel = format!("[kernel.debian-12]\ninstall = [\"linux-image-amd64\"]\nsuites = {SUITES:?}\n");
-    let shop = Shop::open(&SUITES, &kernel)?;
-    let root = shop.root("root")?;
-    let stated: toml::Table = toml::from_str(&fs_err::read_to_string(shop.path("bases/debian-12.toml"))?)?;
-    for (name, version) in stated["packages"].as_table().context("a base without packages")? {
-        let there = inside(&root, &["dpkg-query", "--show", "--showformat", "${Version}", name])?.stdout;
-        let version = version.as_str().context("a version is text")?;
-        Process::new("dpkg")
-            .args(["--compare-versions", &there, "ge", version])
-            .run()
-            .with_context(|| format!("the base states `{name}` {version}, a minimal root has {there}"))?;
-    }
-    let sources = root::sources()?;
-    let packages = shop.closure("packages-debian-12", &sources)?;
-    ensure!(packages.len() > ASKED.len(), "{packages:?}");
-    for package in &packages {
-        ensure!(ASKED.contains(&package.name.as_str()) == package.needed_by.is_none(), "{package:?}");
-    }
-    same(&packages, &apts_choice(&shop, &root, &sources, &ASKED)?)?;
-    same(&shop.locked("kernel-debian-12")?, &apts_choice(&shop, &root, &sources, &["linux-image-amd64"])?)?;
+    let (shop, root, packages) = closure_of_the_default_set(Debian::Bookworm)?;
     install(&root, &packages, 1)?;
     let version = inside(&root, &["jq", "--version"])?;
     ensure!(version.stdout.starts_with("jq-"), "{version:?}");
@@ -236,11 +222,47 @@ pub(crate) fn dpkg_alone_installs_the_closure_that_apt_would_choose() -> Result<
     Ok(())
 }
 
+/// The same on Debian 13.
+pub(crate) fn debian_13_takes_its_closure() -> Result<()> {
+    let (_shop, root, packages) = closure_of_the_default_set(Debian::Trixie)?;
+    install(&root, &packages, 1)?;
+    let version = inside(&root, &["jq", "--version"])?;
+    ensure!(version.stdout.starts_with("jq-"), "{version:?}");
+    Ok(())
+}
+
+fn closure_of_the_default_set(release: Debian) -> Result<(Shop, PathBuf, Vec<Locked>)> {
+    let (name, suites) = (release.name(), release.suites());
+    let kernel = format!("[kernel.{name}]\ninstall = [\"linux-image-amd64\"]\nsuites = {suites:?}\n");
+    let shop = Shop::open(release, &suites, &kernel)?;
+    let root = shop.root("root")?;
+    let stated: toml::Table = toml::from_str(&fs_err::read_to_string(shop.path(&format!("bases/{name}.toml")))?)?;
+    for (name, version) in stated["packages"].as_table().context("a base without packages")? {
+        let there = inside(&root, &["dpkg-query", "--show", "--showformat", "${Version}", name])?.stdout;
+        let version = version.as_str().context("a version is text")?;
+        Process::new("dpkg")
+            .args(["--compare-versions", &there, "ge", version])
+            .run()
+            .with_context(|| format!("the base states `{name}` {version}, a minimal root has {there}"))?;
+    }
+    let sources = release.sources()?;
+    let packages = shop.closure(&format!("packages-{name}"), &sources)?;
+    ensure!(packages.len() > ASKED.len(), "{packages:?}");
+    let asked = |package: &Locked| ASKED.contains(&package.name.as_str());
+    for package in &packages {
+        ensure!(asked(package) == package.needed_by.is_none(), "{package:?}");
+    }
+    same(&packages, &apts_choice(&shop, &root, &sources, &ASKED)?)?;
+    same(&shop.locked(&format!("kernel-{name}"))?, &apts_choice(&shop, &root, &sources, &["linux-image-amd64"])?)?;
+    Ok((shop, root, packages))
+}
+
 /// The same out of a local archive made with dpkg-scanpackages, down to the bytes in the bundle.
 pub(crate) fn a_local_archive_becomes_a_bundle() -> Result<()> {
-    let machine = Shop::open(&SUITES, "")?;
-    let packages = machine.closure("packages-debian-12", &root::sources()?)?;
-    let local = Shop::open(&[apt_archive::SUITE], "")?;
+    let release = Debian::Bookworm;
+    let machine = Shop::open(release, &release.suites(), "")?;
+    let packages = machine.closure("packages-debian-12", &release.sources()?)?;
+    let local = Shop::open(release, &[apt_archive::SUITE.to_owned()], "")?;
     let archive = AptArchive::new(&local.path("archive"))?;
     for package in packages.iter().chain(&machine.locked("busybox")?) {
         archive.add(&Shop::file(package)?, &format!("{}_{}.deb", package.name, package.version.replace(':', "%3a")))?;
@@ -268,9 +290,10 @@ pub(crate) fn a_local_archive_becomes_a_bundle() -> Result<()> {
 /// A target whose libxtables12 is older than the stated one: iptables needs its exact version, so the closure brings it, apt
 /// would, too, and dpkg takes it.
 pub(crate) fn a_base_package_that_is_too_old_is_renewed() -> Result<()> {
-    let shop = Shop::open(&SUITES, "")?;
+    let release = Debian::Bookworm;
+    let shop = Shop::open(release, &release.suites(), "")?;
     let root = shop.root("root")?;
-    let sources = root::sources()?;
+    let sources = release.sources()?;
     // The package itself under an older version: only its number matters here.
     let tree = shop.path("tree");
     let files = inside(&root, &["dpkg", "--listfiles", "libxtables12"])?.stdout;
@@ -301,8 +324,9 @@ pub(crate) fn a_base_package_that_is_too_old_is_renewed() -> Result<()> {
 /// A chain of `Pre-Depends` between members (nfs-common needs python3, that python3-minimal before, that python3.11-minimal
 /// before): as many runs of dpkg as it has links, in the lock's order, and not one more.
 pub(crate) fn dpkg_takes_a_chain_of_pre_depends_in_as_many_runs() -> Result<()> {
-    let shop = Shop::open(&SUITES, "install = [\"nfs-common\"]")?;
-    let (root, sources) = (shop.root("root")?, root::sources()?);
+    let release = Debian::Bookworm;
+    let shop = Shop::open(release, &release.suites(), "install = [\"nfs-common\"]")?;
+    let (root, sources) = (shop.root("root")?, release.sources()?);
     let packages = shop.closure("packages-debian-12", &sources)?;
     same(&packages, &apts_choice(&shop, &root, &sources, &["nfs-common"])?)?;
     let at = |name: &str| packages.iter().position(|package| package.name == name);

@@ -8,15 +8,15 @@ use anyhow::{Context, Result, ensure};
 use e2e::apt_archive::{self, AptArchive};
 use e2e::deb::Package;
 use e2e::master::{Install, Master};
-use e2e::product::{Product, Programs, Yard, bundle_in};
-use e2e::{Host, Process, Route, root, wait};
+use e2e::product::{Product, Programs, Yard};
+use e2e::root::Debian;
+use e2e::{Host, Route, wait};
 
 use super::stage::Stage;
 
 /// The default set, and the fixtures.
 const ASKED: &str = r#""chrony", "conntrack", "curl", "ethtool", "ipset", "iptables", "ipvsadm", "jq", "libseccomp2", "nftables", "socat",
     "fixture-service", "fixture-needs", "fixture-newer", "fixture-old-enough", "fixture-slow", "fixture-big""#;
-const SUITES: &str = r#""bookworm", "bookworm-updates", "bookworm-security""#;
 /// What the operator has in place of our own for the time of the installation.
 const POLICY: &str = "#!/bin/sh\n# the operator's\nexit 104\n";
 const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
@@ -85,9 +85,9 @@ fn before(directory: &Path) -> Result<Vec<PathBuf>> {
     packages.iter().map(|package| package.build(directory)).collect()
 }
 
-/// The bundle of the Debian manifest, its packages from the machine's Debian sources and a local archive.
-fn product(directory: &Path) -> Result<Product> {
-    let yard = Yard::lay(&Programs::build()?, &directory.join("yard"), None)?;
+/// One bundle for hosts with either release: its packages with the fixtures, out of a local archive.
+pub(crate) fn product(directory: &Path) -> Result<Product> {
+    let mut yard = Yard::lay(&Programs::build()?, &directory.join("yard"), None)?;
     let archive = AptArchive::new(&directory.join("archive"))?;
     let made = directory.join("made");
     fs_err::create_dir_all(&made)?;
@@ -96,30 +96,19 @@ fn product(directory: &Path) -> Result<Product> {
         archive.add(&package, &name)?;
     }
     archive.publish()?;
-    let debian = root::sources()?;
-    ensure!(debian.extension().is_some_and(|end| end == "sources"), "{} is not a deb822 file", debian.display());
-    let sources = directory.join("all.sources");
-    let both = [fs_err::read_to_string(debian)?, fs_err::read_to_string(archive.sources()?)?];
-    fs_err::write(&sources, both.join("\n\n"))?;
-    let manifest = fs_err::read_to_string(yard.manifest())?;
-    let table = "[packages.debian-12]\n";
-    ensure!(manifest.contains(table), "the manifest has no packages");
-    let suites = format!("{table}suites = [{SUITES}, \"{}\"]\ninstall = [{ASKED}]\n", apt_archive::SUITE);
-    let rest = manifest.split(table).nth(1).and_then(|rest| rest.split_once('\n')).context("a table without lines")?.1;
-    let head = manifest.split(table).next().context("nothing before the table")?;
-    fs_err::write(yard.manifest(), format!("{head}{suites}{rest}"))?;
-    yard.keygen("demo")?;
-    let with_sources = |process: Process| process.arg("--apt-sources").arg(&sources).run();
-    with_sources(yard.builder("lock").arg(yard.manifest()).args(yard.network()))?;
-    let build = yard.build_arguments(Some("demo"), "dist");
-    with_sources(yard.builder("build").args(&build[1..]))?;
-    let dist = yard.directory().join("dist");
-    Ok(Product {
-        bundle: bundle_in(&dist)?,
-        installer: dist.join("installer"),
-        key: yard.directory().join("demo.pub"),
-        took: Duration::ZERO,
-    })
+    let releases = [Debian::Bookworm, Debian::Trixie];
+    yard.set_releases(&releases)?;
+    yard.add_archive(&archive)?;
+    let mut manifest = fs_err::read_to_string(yard.manifest())?;
+    for release in releases {
+        let table = format!("[packages.{}]\nsuites = [", release.name());
+        ensure!(manifest.contains(&table), "the manifest has no {table}");
+        let with =
+            format!("[packages.{}]\ninstall = [{ASKED}]\nsuites = [\"{}\", ", release.name(), apt_archive::SUITE);
+        manifest = manifest.replace(&table, &with);
+    }
+    fs_err::write(yard.manifest(), manifest)?;
+    yard.make()
 }
 
 /// A host, its bundle, and how often the installer is run on it.
@@ -167,12 +156,19 @@ fn step(install: &Install) -> Option<&serde_json::Value> {
 }
 
 pub(crate) fn packages_are_installed_offline(stage: &Stage) -> Result<()> {
-    let directory = stage.path("packages")?;
-    fs_err::create_dir_all(&directory)?;
-    let product = product(&directory)?;
-    let host = Host::boot(stage.bed()?, "packages-1", 13, Route::None)?;
+    packages_on(stage, Debian::Bookworm)
+}
+
+/// The same bundle on Debian 13.
+pub(crate) fn debian_13_gets_its_packages(stage: &Stage) -> Result<()> {
+    packages_on(stage, Debian::Trixie)
+}
+
+fn packages_on(stage: &Stage, release: Debian) -> Result<()> {
+    let product = stage.packages()?;
+    let host = Host::boot_release(release, stage.bed()?, "packages-1", 13, Route::None)?;
     let mut files = Vec::new();
-    let earlier = directory.join("before");
+    let earlier = stage.path(&format!("before-{}", release.name()))?;
     fs_err::create_dir_all(&earlier)?;
     for package in before(&earlier)? {
         let to = format!("/root/{}", package.file_name().context("a package has a name")?.to_string_lossy());
@@ -184,27 +180,23 @@ pub(crate) fn packages_are_installed_offline(stage: &Stage) -> Result<()> {
     host.run("echo mine > /etc/fixture.conf")?;
     host.write(POLICY_PATH, POLICY)?;
     host.run(&format!("chmod 0750 {POLICY_PATH}"))?;
-    let bench = Bench { master: Master::prepare(host, &product, "")? };
+    let bench = Bench { master: Master::prepare(host, product, "")? };
 
-    plan_names_everything(&bench)?;
+    plan_names_everything(&bench, release)?;
     held_is_refused(&bench)?;
     a_lock_is_waited_for_and_named(&bench, &sleeper)?;
     killed_in_the_middle(&bench)?;
     is_as_wanted(&bench)?;
     disk_full(&bench)?;
-    is_as_wanted(&bench)
+    is_as_wanted(&bench)?;
+    bench.master.ready(Duration::from_secs(60))
 }
 
-fn plan_names_everything(bench: &Bench) -> Result<()> {
+fn plan_names_everything(bench: &Bench, release: Debian) -> Result<()> {
+    let jq = if release == Debian::Bookworm { "install jq 1.6" } else { "install jq 1.7" };
     let snapshot = bench.master.host.snapshot()?;
     let plan = bench.master.plainly("plan")?;
-    for line in [
-        "install jq 1.6",
-        "install chrony ",
-        "install fixture-big 1",
-        "upgrade fixture-conf 1 → 2",
-        "stay after a reset",
-    ] {
+    for line in [jq, "install chrony ", "install fixture-big 1", "upgrade fixture-conf 1 → 2", "stay after a reset"] {
         ensure!(plan.stdout.contains(line), "the plan lacks `{line}`:\n{}\n{}", plan.stdout, plan.tail());
     }
     for kept in ["fixture-newer", "fixture-old-enough", "install iptables", "install socat"] {

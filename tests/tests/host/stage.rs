@@ -9,6 +9,8 @@ use e2e::master::{Install, Master};
 use e2e::product::{Product, Programs, Yard};
 use e2e::{Bed, Host, Route};
 
+use super::packages;
+
 /// One scenario.
 pub(crate) type Scenario = fn(&Stage) -> Result<()>;
 
@@ -27,6 +29,7 @@ pub(crate) struct Stage {
     master: Shared<Master>,
     bed: Shared<Arc<Bed>>,
     product: Shared<(Yard, Product)>,
+    packages: Shared<Product>,
     directory: OnceLock<tempfile::TempDir>,
 }
 
@@ -50,6 +53,11 @@ impl Stage {
             let product = yard.make()?;
             Ok((yard, product))
         })
+    }
+
+    /// The bundle with packages of two releases of Debian.
+    pub(crate) fn packages(&self) -> Result<&Product> {
+        once(&self.packages, || packages::product(&self.path("packages")?))
     }
 
     /// The bed of all hosts.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use e2e::apt_archive::AptArchive;
 use e2e::machine::{Archive, Fault, Firmware, Image, Machine, kernel};
 use e2e::product::{Product, Programs, Yard, bundle_in};
+use e2e::root::Debian;
 use e2e::{Bed, machine, wait};
 
 use super::site::{LONG, Site};
@@ -52,7 +53,7 @@ impl Stage {
 
     /// Debian's packages.
     pub(crate) fn archive(&self) -> Result<&Archive> {
-        once(&self.archive, || Archive::open(&self.path("apt")?))
+        once(&self.archive, || Archive::open(&self.path("apt")?, Debian::Bookworm))
     }
 
     /// The base image with the older kernel.

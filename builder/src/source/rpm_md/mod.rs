@@ -221,15 +221,6 @@ pub fn addresses<'a>(
     Ok(urls.iter().map(|url| below(url, path)).collect())
 }
 
-/// Refuses the location of a file that leads out of its repository.
-fn check_location(location: &str) -> anyhow::Result<()> {
-    let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|letter: char| letter.is_control());
-    if location.split('/').all(good) && !location.contains(['?', '#', '\\']) {
-        return Ok(());
-    }
-    Err(Failure::new(format!("the location `{}` leads out of the repository", location.escape_debug())).into())
-}
-
 /// The address of a file below a base address. Versions may have letters that URLs do not (`^`).
 fn below(url: &str, path: &str) -> String {
     if url.starts_with("file:") {

@@ -12,6 +12,7 @@ use super::checksum::Checksum;
 use super::package::{Dependency, Package};
 use super::xml::{self, Element, Node};
 use crate::failure::Failure;
+use crate::source::check_location;
 use bundle::rpm_version::{Evr, Relation};
 
 /// No repository has more packages.
@@ -194,7 +195,7 @@ impl Draft {
                 .hint("create the metadata where the packages are, without `--baseurl`")
                 .into());
         }
-        super::check_location(&path)?;
+        check_location(&path)?;
         if file.strip_suffix(".rpm").is_none() {
             return Err(Failure::new(format!("the package `{name}` is `{file}`, expected an .rpm file")).into());
         }

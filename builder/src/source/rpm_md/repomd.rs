@@ -8,6 +8,7 @@ use bundle::Digest;
 use super::checksum::Checksum;
 use super::xml::{self, Node};
 use crate::failure::Failure;
+use crate::source::check_location;
 
 /// Largest repomd.xml and signature: real ones have a few KiB.
 pub(super) const LIMIT: u64 = 1 << 20;
@@ -119,7 +120,7 @@ impl Data {
     fn listed(self) -> anyhow::Result<Listed> {
         let Self { kind, path, checksum, open_checksum, size, open_size } = self;
         let path = path.with_context(|| format!("`{kind}` has no location"))?;
-        super::check_location(&path)?;
+        check_location(&path)?;
         let checksum = checksum.with_context(|| format!("`{kind}` has no checksum"))?;
         Ok(Listed { path, size, checksum, open_size, open_checksum })
     }
