@@ -270,13 +270,15 @@ pub struct BaseArgs {
     /// Root directory of a minimal installation; nothing in it is run.
     #[arg(long, value_name = "DIR")]
     pub from_root: PathBuf,
-    /// Root directory that has the distribution's kernel package [default: the same].
+    /// Root directory in which the distribution's kernel package is unpacked [default: the same]. Without a kernel no modules are
+    /// noted.
     #[arg(long, value_name = "DIR")]
     pub kernel_root: Option<PathBuf>,
     /// Name of the distribution, for example debian-12.
     #[arg(long, value_name = "NAME")]
     pub distribution: String,
-    /// Note the package versions as they were before stable updates (+deb12u1), so that targets without them are covered.
+    /// Note versions as they were before stable updates (+deb12u1), so that targets without them are covered. Where such an update
+    /// brought a new upstream version (~deb12u1), the older one is not known, and that of the root is noted.
     #[arg(long)]
     pub oldest: bool,
     /// The file to write: bases/NAME.toml beside the manifest.

@@ -14,7 +14,8 @@ pub struct Distribution {
 pub enum Proof {
     /// Installed on real hosts of that distribution by the project's tests.
     Hosts,
-    /// What its hosts say was tried (`os-release`, package database, boot loader files); no host of it was at hand.
+    /// No host of it was at hand. Its `os-release` was tried, for Enterprise Linux also units, `rpm` itself and boot loader files; what a
+    /// distribution has in common with Debian (dpkg, GRUB's menu) was tried there.
     Fixtures,
 }
 

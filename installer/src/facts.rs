@@ -18,7 +18,7 @@ mod packages;
 mod tools;
 
 pub use foreign::{ForeignModule, ROOT_DISK};
-pub use machine::{Clock, SeLinux, Security, Services};
+pub use machine::{Clock, SeLinux, Security, Services, TIME_SERVICES};
 
 pub use tools::which;
 

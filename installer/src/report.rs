@@ -139,10 +139,15 @@ pub fn render(error: &anyhow::Error) -> String {
         lines.extend(text_lines.map(|line| format!("    {line}").trim_end().to_owned()));
         before = text;
     }
+    lines.extend(hints(error).iter().map(|hint| format!("hint: {hint}")));
+    lines.join("\n")
+}
+
+/// What a person can do about an error.
+pub fn hints(error: &anyhow::Error) -> Vec<&str> {
     let mut hints: Vec<&str> = marks(error).filter_map(|mark| mark.hint.as_deref()).collect();
     hints.dedup();
-    lines.extend(hints.iter().map(|hint| format!("hint: {hint}")));
-    lines.join("\n")
+    hints
 }
 
 #[cfg(test)]

@@ -68,13 +68,8 @@ impl Way {
 
 /// Reboots, or says what to do. Returns in either case: systemd ends this process on its way down.
 pub fn restart(host: &Host, restart: &Restart, mode: Mode, output: &Output) -> Result<()> {
-    let now = match (restart.urgency, mode) {
-        (Urgency::Now, _) | (_, Mode::Auto) => true,
-        (Urgency::AsAsked, Mode::Ask) => asks(output) && agreed(&restart.reason, output)?,
-        (Urgency::AsAsked, Mode::Never) => false,
-    };
     let verb = restart.way.verb();
-    if !now {
+    if !is_now(restart.urgency, mode, || Ok(asks(output) && agreed(&restart.reason, output)?))? {
         output.line(&format!("reboot pending: {}", restart.reason));
         output.line(&format!("hint: `systemctl {verb}` makes it; this host then goes on by itself"));
         return Ok(());
@@ -85,6 +80,14 @@ pub fn restart(host: &Host, restart: &Restart, mode: Mode, output: &Output) -> R
         .context("asking systemd to reboot")
         .hint(format!("`systemctl {verb}` makes it; this host then goes on by itself"))?;
     Ok(())
+}
+
+fn is_now(urgency: Urgency, mode: Mode, ask: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    match (urgency, mode) {
+        (Urgency::Now, _) | (_, Mode::Auto) => Ok(true),
+        (Urgency::AsAsked, Mode::Ask) => ask(),
+        (Urgency::AsAsked, Mode::Never) => Ok(false),
+    }
 }
 
 /// Only a person at a terminal can be asked.
@@ -98,7 +101,12 @@ fn agreed(reason: &str, output: &Output) -> Result<bool> {
     let _ = write!(stdout, "Reboot now? Type `yes`: ").and_then(|()| stdout.flush());
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    Ok(is_yes(&answer))
+}
+
+/// The whole word: whoever hits a key too many does not reboot a host.
+fn is_yes(answer: &str) -> bool {
+    answer.trim() == "yes"
 }
 
 /// The identity of this boot (random(4)): another one proves that the host was rebooted.
@@ -130,5 +138,19 @@ mod tests {
         assert_eq!(commands(Urgency::AsAsked, Way::Reboot, Mode::Auto), ["sync", "systemctl --no-block reboot"]);
         assert_eq!(commands(Urgency::AsAsked, Way::Kexec, Mode::Auto), ["sync", "systemctl --no-block kexec"]);
         assert_eq!(commands(Urgency::Now, Way::Reboot, Mode::Never), ["sync", "systemctl --no-block reboot"]);
+        // Output that nobody reads as a person: nobody is there to be asked.
+        assert_eq!(commands(Urgency::AsAsked, Way::Reboot, Mode::Ask), none);
+    }
+
+    #[test]
+    fn by_default_a_person_decides() {
+        let asked = |mode, answer: &str| is_now(Urgency::AsAsked, mode, || Ok(is_yes(answer))).unwrap();
+        assert!(asked(Mode::default(), "yes\n"));
+        for no in ["", "\n", "y\n", "no\n", "yes please\n"] {
+            assert!(!asked(Mode::default(), no), "{no:?}");
+        }
+        let unasked = |mode| is_now(Urgency::AsAsked, mode, || panic!("somebody was asked"));
+        assert!(unasked(Mode::Auto).unwrap() && !unasked(Mode::Never).unwrap());
+        assert!(is_now(Urgency::Now, Mode::Ask, || panic!("somebody was asked")).unwrap());
     }
 }

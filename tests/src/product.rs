@@ -155,7 +155,7 @@ impl Yard {
         Ok(())
     }
 
-    /// Takes packages from an archive as well, in place of nothing.
+    /// Takes packages from an archive as well.
     pub fn add_archive(&mut self, archive: &AptArchive) -> Result<()> {
         self.sources.push(archive.sources()?);
         Ok(())

@@ -65,7 +65,7 @@ pub fn survey(source: &Source<'_>) -> anyhow::Result<Base> {
     let modules = kernel.modules()?;
     if let Some(kernel) = source.kernel.filter(|_| modules.is_empty()) {
         return Err(Failure::new(format!("`{}` has no kernel's modules", kernel.display()))
-            .hint("give a root directory in which the distribution's kernel package is unpacked: lib/modules/VERSION or usr/lib/modules/VERSION with `modules.order`")
+            .hint("unpack the distribution's kernel package there (`dpkg-deb -x`): it has lib/modules/VERSION/modules.order")
             .into());
     }
     let (libraries, glibc) = root.libraries()?;
@@ -202,13 +202,14 @@ impl Root {
     /// Modules that a kernel in the root has, loadable or built in.
     fn modules(&self) -> anyhow::Result<BTreeSet<String>> {
         let mut modules = BTreeSet::new();
-        // One directory in a root; a kernel package that is only unpacked has the second (Debian 13).
-        for place in ["/lib/modules", "/usr/lib/modules"] {
-            for version in self.names(place)? {
-                for list in ["modules.order", "modules.builtin"] {
-                    let Some(file) = self.file(&format!("{place}/{version}/{list}")) else { continue };
-                    modules.extend(fs_err::read_to_string(file)?.lines().filter_map(module));
-                }
+        // A kernel package that is only unpacked has no link (Debian 13).
+        let place =
+            ["/lib/modules", "/usr/lib/modules"].into_iter().find(|place| self.resolve(Path::new(place)).is_some());
+        let place = place.unwrap_or_default();
+        for version in self.names(place)? {
+            for list in ["modules.order", "modules.builtin"] {
+                let Some(file) = self.file(&format!("{place}/{version}/{list}")) else { continue };
+                modules.extend(fs_err::read_to_string(file)?.lines().filter_map(module));
             }
         }
         Ok(modules)

@@ -9,12 +9,21 @@ pub mod rpm_md;
 
 use crate::failure::Failure;
 
-/// Refuses where an index says that a file lies if that leads out of the repository. It may be longer than what a layer takes: nobody
-/// but the repository's server sees it.
+/// Longest name that a file can have.
+const NAME: usize = 255;
+
+/// Refuses where an index says that a file lies if that leads out of the repository, or if it is no path: it is asked of the server,
+/// written into the lock, and its last part is the file's name in the bundle.
 fn check_location(location: &str) -> anyhow::Result<()> {
-    let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|letter: char| letter.is_control());
+    let good = |part: &str| {
+        !matches!(part, "" | "." | "..") && part.len() <= NAME && !part.contains(|letter: char| letter.is_control())
+    };
     if location.split('/').all(good) && !location.contains(['?', '#', '\\']) {
         return Ok(());
     }
-    Err(Failure::new(format!("the location `{}` leads out of the repository", location.escape_debug())).into())
+    let shown: String = location.chars().take(100).collect();
+    let text = format!("the location `{}` is none in the repository", shown.escape_debug());
+    Err(Failure::new(text)
+        .hint("it has an empty part, `.`, `..`, a letter that no path has, or more than 255 bytes in a part")
+        .into())
 }

@@ -271,4 +271,20 @@ mod tests {
         let rebuild = "ID=\"rocky\"\nVERSION_ID=\"9.4\"\nPLATFORM_ID=\"platform:el9\"\n";
         assert_eq!(parse_os(rebuild).distribution, "el9");
     }
+
+    /// What the files of the known ones say that matters here, in their table's order.
+    #[test]
+    fn every_known_distribution_is_recognised() {
+        let files = [
+            "ID=debian\nVERSION_ID=\"12\"\n",
+            "VERSION_ID=\"13\"\nDEBIAN_VERSION_FULL=13.1\nID=debian\n",
+            "VERSION_ID=\"22.04\"\nID=ubuntu\nID_LIKE=debian\nUBUNTU_CODENAME=jammy\n",
+            "VERSION_ID=\"24.04\"\nID=ubuntu\nID_LIKE=debian\nUBUNTU_CODENAME=noble\n",
+            "ID=\"almalinux\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"8.10\"\nPLATFORM_ID=\"platform:el8\"\n",
+            "ID=\"rhel\"\nID_LIKE=\"fedora\"\nVERSION_ID=\"9.4\"\nPLATFORM_ID=\"platform:el9\"\n",
+            "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"10.0\"\nPLATFORM_ID=\"platform:el10\"\n",
+        ];
+        let found: Vec<String> = files.into_iter().map(|text| parse_os(text).distribution).collect();
+        assert_eq!(found, crate::distro::KNOWN.iter().map(|known| known.name).collect::<Vec<_>>());
+    }
 }

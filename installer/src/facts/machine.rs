@@ -42,14 +42,16 @@ pub struct Clock {
     pub synchronised: Option<bool>,
 }
 
-/// Time services, by the names of their units on Debian, Ubuntu and EL.
-const TIME_SERVICES: &[&str] = &[
+/// Units that keep the time: chrony (Debian, EL), systemd, ntpd by its names, openntpd, ntpd-rs.
+pub const TIME_SERVICES: &[&str] = &[
     "chrony.service",
     "chronyd.service",
     "systemd-timesyncd.service",
     "ntp.service",
     "ntpd.service",
     "ntpsec.service",
+    "openntpd.service",
+    "ntpd-rs.service",
 ];
 
 /// Timers that upgrade packages without being asked.

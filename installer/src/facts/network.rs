@@ -11,10 +11,13 @@ use serde_json::Value;
 
 use super::{Address, Chain, DefaultRoute, Interface, Resolver};
 use crate::host::{Command, Host};
+use crate::report::Explain as _;
 
 /// All interfaces but loopback, and their addresses.
 pub(super) fn interfaces(host: &Host) -> Result<(Vec<Interface>, Vec<Address>)> {
-    let text = host.run(&Command::new("ip").args(["-j", "addr"])).context("asking for the host's addresses")?.text();
+    let text = host.run(&Command::new("ip").args(["-j", "addr"])).context("asking for the host's addresses");
+    let text =
+        text.hint("`ip` has to be on the host: install the package iproute2 (Enterprise Linux: iproute)")?.text();
     parse_interfaces(&text).context("reading the output of `ip -j addr`")
 }
 

@@ -31,6 +31,11 @@ const PROGRAMS: &[&str] = &[
 
 /// Files and directories that the installation writes to and that an administrator may have made immutable.
 const WRITTEN: &[&str] = &[
+    "/boot",
+    "/boot/grub/grub.cfg",
+    "/boot/grub/grubenv",
+    "/boot/grub2/grub.cfg",
+    "/boot/grub2/grubenv",
     "/etc",
     "/etc/cni/net.d",
     "/etc/default/grub",
@@ -43,7 +48,9 @@ const WRITTEN: &[&str] = &[
     "/etc/systemd/system",
     "/opt",
     "/usr/local/bin",
+    "/usr/sbin",
     "/var/lib",
+    "/var/lib/dpkg",
 ];
 
 /// Who holds a lock of the package database or installs something: `dpkg (process 812)`.

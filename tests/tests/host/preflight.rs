@@ -54,7 +54,7 @@ const WRONGS: [(&str, &str, &str, &str); 8] = [
 ];
 
 /// More of the same, each looked at alone: some hide others.
-const FURTHER: [(&str, &str, &str, &str); 18] = [
+const FURTHER: [(&str, &str, &str, &str); 23] = [
     ("touch /run/nologin", "rm /run/nologin", "shutdown", "limit"),
     (
         "ip link add wrong0 type bridge && ip addr add 10.96.7.9/24 dev wrong0",
@@ -139,6 +139,31 @@ const FURTHER: [(&str, &str, &str, &str); 18] = [
         "api-names",
         "limit",
     ),
+    ("ip link add flannel.1 type bridge", "ip link del flannel.1", "leftovers", "refused"),
+    (
+        "mkdir -p /var/lib/etcd && mount -t tmpfs -o ro,size=1g tmpfs /var/lib/etcd",
+        "umount /var/lib/etcd && rmdir /var/lib/etcd",
+        "mount-options",
+        "refused",
+    ),
+    (
+        "printf 'Filename Type Size Used Priority\n/dev/sdz2 partition 9 0 -2\n' >/run/swaps && mount --bind /run/swaps /proc/swaps",
+        "umount /proc/swaps",
+        "swap",
+        "refused",
+    ),
+    (
+        "sed 's/^MemTotal:.*/MemTotal: 400000 kB/' /proc/meminfo >/run/meminfo && mount --bind /run/meminfo /proc/meminfo",
+        "umount /proc/meminfo",
+        "memory",
+        "refused",
+    ),
+    (
+        "echo 12 >/run/entropy && mount --bind /run/entropy /proc/sys/kernel/random/entropy_avail",
+        "umount /proc/sys/kernel/random/entropy_avail",
+        "entropy",
+        "limit",
+    ),
 ];
 
 /// A name server that answers every question for an IPv4 address.
@@ -221,11 +246,15 @@ fn look(master: &Master) -> Result<()> {
 
     let findings: Vec<&Value> = refused.events.iter().filter(|event| event["event"] == "finding").collect();
     let wanted = WRONGS.map(|(.., check, verdict)| (check, verdict));
-    for (check, verdict) in wanted.into_iter().chain([("immutable-files", "refused"), ("container", "limit")]) {
+    for (check, verdict) in
+        wanted.into_iter().chain([("inodes", "refused"), ("immutable-files", "refused"), ("container", "limit")])
+    {
         let found = findings.iter().find(|finding| finding["check"] == check && finding["verdict"] != "good");
         let found = found.with_context(|| format!("no finding `{check}`:\n{}", refused.finished.stdout))?;
         ensure!(found["verdict"] == verdict, "{found}");
-        ensure!(!found["needed"].as_str().unwrap_or_default().is_empty(), "it does not say what is needed: {found}");
+        for says in ["found", "needed", "do"] {
+            ensure!(!found[says].as_str().unwrap_or_default().is_empty(), "it does not say `{says}`: {found}");
+        }
     }
     let said = &refused.finished.stderr;
     for part in ["port 6443: found in use by `", "noexec", "Bad_Name", "`chattr -i -a /etc/hosts`", "[proxy-variables]"]

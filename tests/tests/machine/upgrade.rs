@@ -69,7 +69,7 @@ pub(crate) fn a_kernel_is_replaced_on_uefi(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// The same on Debian 13: GRUB 2.12, packed modules, everything of a kernel below `/usr/lib`.
+/// The same on Debian 13: GRUB 2.12, packed modules below `/usr/lib`, control groups of version 2 alone.
 pub(crate) fn debian_13_gets_its_newer_kernel(stage: &Stage) -> Result<()> {
     let archive = Archive::open(&stage.path("apt-13")?, Debian::Trixie)?;
     let image = Image::base(&archive)?;

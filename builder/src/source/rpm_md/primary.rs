@@ -286,8 +286,8 @@ mod tests {
     fn wrong_packages_are_refused() {
         let good = package("p", "x86_64", "");
         for (from, to, says) in [
-            ("Packages/p.rpm", "../p.rpm", "leads out of the repository"),
-            ("Packages/p.rpm", "/p.rpm", "leads out of the repository"),
+            ("Packages/p.rpm", "../p.rpm", "is none in the repository"),
+            ("Packages/p.rpm", "/p.rpm", "is none in the repository"),
             ("Packages/p.rpm", "p.deb", "expected an .rpm file"),
             ("href=", "xml:base=\"http://other.example/\" href=", "another address"),
             ("type=\"sha256\"", "type=\"sha\"", "neither SHA-256 nor SHA-512"),

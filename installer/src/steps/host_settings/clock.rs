@@ -11,23 +11,12 @@ use anyhow::Result;
 
 use super::part::{Edited, Found, Part};
 use crate::context::Context;
-use crate::facts::which;
+use crate::facts::{TIME_SERVICES, which};
 use crate::host::Host;
 use crate::host::marks::{self, Marks};
 use crate::step::Target;
 use crate::steps::unit::{UnitState, systemctl};
 
-/// Units that keep the time: chrony (Debian, EL), systemd, ntpd by its names, openntpd, ntpd-rs.
-const SERVICES: [&str; 8] = [
-    "chrony.service",
-    "chronyd.service",
-    "systemd-timesyncd.service",
-    "ntp.service",
-    "ntpd.service",
-    "ntpsec.service",
-    "openntpd.service",
-    "ntpd-rs.service",
-];
 /// chrony's configuration on Debian and on EL.
 const CONFIGS: [&str; 2] = ["/etc/chrony/chrony.conf", "/etc/chrony.conf"];
 const UNIT_DIRECTORIES: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
@@ -114,7 +103,7 @@ impl Keeper {
         {
             return Ok(Self::Ours(Chrony { config: chrony.config.clone(), unit: chrony.unit }));
         }
-        for service in SERVICES {
+        for service in TIME_SERVICES {
             let state = UnitState::read(host, service)?;
             // Also one that is down for the moment: what came with the bundle was disabled, so enabled means the operator's.
             if state.is_active() || state.is_coming() || state.is_enabled() {

@@ -19,7 +19,7 @@ pub struct Coming<'a> {
 }
 
 /// The kernel that comes; `None` when none does, when one is here and on trial already, and when what the config wants cannot
-/// be had (the step says so).
+/// be had ([`unmet`]).
 pub fn coming<'a>(context: &Context<'a>) -> Result<Option<Coming<'a>>> {
     if context.facts.container.is_some() {
         return Ok(None);
@@ -34,6 +34,14 @@ pub fn coming<'a>(context: &Context<'a>) -> Result<Option<Coming<'a>>> {
     }
     let Some(component) = goal::component(context) else { return Ok(None) };
     Ok(Some(Coming { release: kernel.release, packages: packages::missing(context.host, component)? }))
+}
+
+/// Why this host cannot get the kernel that the config wants; `None` when it can, and while a trial goes on.
+pub fn unmet(context: &Context<'_>) -> Result<Option<anyhow::Error>> {
+    if context.facts.container.is_some() || State::read(context.host)?.trial.is_some() {
+        return Ok(None);
+    }
+    Ok(Goal::of(context).err())
 }
 
 /// Whether this run's kernel step installs what is missing of the kernel's packages.

@@ -35,7 +35,7 @@ use crate::report::{Exit, Explain as _};
 use crate::restart::{Restart, Urgency, Way, boot_id};
 use crate::step::{Change, Check, Step};
 
-pub use coming::{Coming, coming, installs, no_way_back};
+pub use coming::{Coming, coming, installs, no_way_back, unmet};
 pub use reset::{forget, is_held};
 pub use shown::{Shown, shown};
 pub use state::PATH as RECORD;

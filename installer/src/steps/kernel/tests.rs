@@ -125,6 +125,23 @@ fn a_kernel_that_lacks_something_goes_back_by_itself() {
 }
 
 #[test]
+fn a_demand_that_only_the_bundle_fits_is_met_by_it() {
+    let mut machine = Machine::new("require = \">= 6.12\"");
+    let kernel = machine.bed.components.last_mut().unwrap();
+    kernel.packages[0].name = "linux-image-6.12.9-amd64".to_owned();
+    let Check::Needed(lines) = machine.check().unwrap() else { panic!() };
+    assert!(lines.iter().any(|line| line.0.contains("Linux 6.12.9-amd64")), "{lines:?}");
+    assert_eq!(machine.bed.config.kernel.on_failure, OnFailure::Stop, "a demand that fails stops the run");
+
+    let mut machine = Machine::new(&format!("exact = \"{NEW}\""));
+    assert_eq!(machine.bed.config.kernel.on_failure, OnFailure::Continue);
+    machine.run().unwrap().unwrap();
+    assert_eq!(machine.boot(), NEW);
+    assert_eq!(machine.run().unwrap(), None);
+    machine.require_clean();
+}
+
+#[test]
 fn an_entry_that_was_never_tried_is_armed_again() {
     let mut machine = Machine::new("exact = \"bundle\"");
     machine.run().unwrap().unwrap();
@@ -331,9 +348,9 @@ fn without_a_way_back_a_reason_is_needed_and_kexec_is_one() {
     machine.require_clean();
 }
 
-#[test]
-fn where_grub_cannot_write_the_running_kernel_starts_the_next() {
-    let mut machine = Machine::new("exact = \"bundle\"");
+/// Armed where GRUB cannot write: the running kernel has the new one loaded.
+fn armed_by_kexec() -> Machine {
+    let machine = Machine::new("exact = \"bundle\"");
     machine.bed.host.fake().on("grub-probe --target=abstraction", Reply::ok("lvm\n"));
     machine.bed.put("/usr/sbin/kexec", "");
     machine.bed.put("/proc/sys/kernel/kexec_load_disabled", "0\n");
@@ -350,7 +367,36 @@ fn where_grub_cannot_write_the_running_kernel_starts_the_next() {
         line.starts_with(&format!("kexec -l /boot/vmlinuz-{NEW} --initrd=/boot/initrd.img-{NEW} --append=root=UUID=")),
         "{line}"
     );
-    // A plain boot is the old kernel; the trial counts as lost, and says why that may be.
+    machine
+}
+
+#[test]
+fn where_grub_cannot_write_the_running_kernel_starts_the_next() {
+    let mut machine = armed_by_kexec();
+    machine.kexec();
+    assert_eq!(machine.run().unwrap(), None);
+    assert_eq!(machine.state().accepted.unwrap().kernel.release, NEW);
+    machine.require_clean();
+    assert_eq!(machine.boot(), NEW, "from power-on, too");
+}
+
+#[test]
+fn a_kernel_started_by_kexec_that_lacks_something_is_left_by_a_plain_boot() {
+    let mut machine = armed_by_kexec();
+    machine.fate = Fate::Poor;
+    machine.kexec();
+    let restart = machine.run().unwrap().unwrap();
+    assert_eq!((restart.urgency, restart.way), (Urgency::Now, Way::Reboot));
+    assert_eq!(machine.boot(), OLD);
+    machine.go().unwrap();
+    assert!(machine.state().failed[0].reason.contains("ip_vs is gone"));
+    assert_eq!(machine.boot(), OLD);
+}
+
+#[test]
+fn a_kernel_for_kexec_that_was_never_started_counts_as_lost() {
+    let mut machine = armed_by_kexec();
+    // A plain boot is the old kernel; the trial says why that may be.
     machine.bed.put("/sys/kernel/kexec_loaded", "0\n");
     assert_eq!(machine.boot(), OLD);
     machine.go().unwrap();

@@ -11,6 +11,7 @@ use crate::checks::CheckName;
 use crate::context::Context;
 use crate::host::boot::Initramfs;
 use crate::host::{Host, mount_point};
+use crate::report::hints;
 use crate::steps::kernel::{self, Coming};
 use crate::steps::os_packages::{self, Problem};
 
@@ -24,11 +25,20 @@ const INITRAMFS: u64 = 72 * MIB;
 
 /// All findings of this file but room.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
+    if let Some(error) = kernel::unmet(context)? {
+        return Ok(vec![wanted(&error)]);
+    }
     let Some(coming) = kernel::coming(context)? else { return Ok(Vec::new()) };
     let mut findings = unmounted(context.host)?;
     findings.push(menu(context));
     findings.extend(packages(context, &coming)?);
     Ok(findings)
+}
+
+/// What the kernel's own step would refuse, when programs and packages are installed already.
+fn wanted(error: &anyhow::Error) -> Finding {
+    let advice = hints(error).join("; ");
+    Finding::refused(CheckName::Kernel, "kernel", format!("{error:#}"), "what `[kernel]` of the config wants", advice)
 }
 
 /// The kernel's packages that this host cannot take.
@@ -37,6 +47,20 @@ fn packages(context: &Context<'_>, coming: &Coming<'_>) -> Result<Vec<Finding>> 
     let keep =
         |problem: Problem| Problem { hint: format!("{}; or `[kernel] policy = \"keep\"`", problem.hint), ..problem };
     Ok(problems.map(keep).map(misfit).collect())
+}
+
+/// Bytes that an initramfs takes where it is put together before it is packed, at most five times its size (Debian 12's by default: 40 MiB
+/// of 190).
+pub(super) fn unpacked_initramfs(host: &Host, running: &str) -> Result<u64> {
+    Ok(initramfs(host, running)? * 5)
+}
+
+/// The size of the running kernel's initramfs, or one to go by.
+fn initramfs(host: &Host, running: &str) -> Result<u64> {
+    Ok(match Initramfs::path(host, running)? {
+        Some(path) => host.entry(&path)?.map_or(0, |entry| entry.size),
+        None => INITRAMFS,
+    })
 }
 
 /// Bytes that a kernel takes in `/boot`: files as large as the running one's and a quarter more, and twice its initramfs,
@@ -55,12 +79,8 @@ pub(super) fn need(host: &Host, running: &str, coming: &Coming<'_>) -> Result<u6
         (0, files) => files + files / 4,
         _ => 0,
     };
-    let initramfs = match Initramfs::path(host, running)? {
-        Some(path) => host.entry(&path)?.map_or(0, |entry| entry.size),
-        None => INITRAMFS,
-    };
     let copies = if Initramfs::path(host, &coming.release)?.is_some() { 1 } else { 2 };
-    Ok(files + initramfs * copies)
+    Ok(files + initramfs(host, running)? * copies)
 }
 
 /// `/boot` that has a file system of its own, which is not there: the kernel would be put where no boot loader looks.

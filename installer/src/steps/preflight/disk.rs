@@ -31,10 +31,16 @@ const MEASURING: Duration = Duration::from_secs(1);
 /// The 99th percentile that etcd asks of its disk (etcd.io, "Hardware recommendations" and its alert on `wal_fsync`).
 const FSYNC_LIMIT: Duration = Duration::from_millis(10);
 
-/// What packages become when they are unpacked, at most: a Debian kernel with modules that are not compressed grows sixfold, other
-/// packages about fourfold. The bundle signs the size of the package alone.
+/// What packages become when they are unpacked, at most: a Debian 12 kernel, whose modules are not compressed, grows sixfold, one with
+/// packed modules not at all (Debian 13: 108 MB), other packages about fourfold. The bundle signs the size of the package alone.
 const KERNEL_GROWS: u64 = 6;
+const PACKED_KERNEL_GROWS: u64 = 2;
 const PACKAGES_GROW: u64 = 4;
+/// What dpkg and rpm keep of the packages, and new copies of their databases.
+const DATABASE: u64 = 48 * MIB;
+const DATABASES: [&str; 2] = ["/var/lib/dpkg", "/var/lib/rpm"];
+/// Where `mkinitramfs` and `dracut` put an initramfs together.
+const BUILDING: &str = "/var/tmp";
 /// Bytes of a package's content for each file in it, about.
 const PACKAGE_FILE: u64 = 32 << 10;
 
@@ -94,12 +100,17 @@ fn needs(context: &Context<'_>) -> Result<Vec<(PathBuf, Need)>> {
             add(wal, room(256), 64);
         }
     }
-    for (place, packed, factor) in packages(context)? {
+    let packages = packages(context)?;
+    for (place, packed, factor) in &packages {
         add(Path::new(place), packed * factor, packed * factor / PACKAGE_FILE);
+    }
+    for place in database(context)?.filter(|_| !packages.is_empty()) {
+        add(Path::new(place), DATABASE, 256);
     }
     let coming = kernel::coming(context)?;
     if let Some(coming) = &coming {
         add(Path::new(BOOT), boot::need(host, &context.facts.kernel, coming)?, 8);
+        add(Path::new(BUILDING), boot::unpacked_initramfs(host, &context.facts.kernel)?, 4096);
     }
     for image in context.images.iter().filter(|image| context.share().has(&image.component)) {
         if is_stored(context, image) {
@@ -124,10 +135,23 @@ fn packages(context: &Context<'_>) -> Result<Vec<(&'static str, u64, u64)>> {
         found.push(("/usr", packed(work.packages()), PACKAGES_GROW));
     }
     if let Some(coming) = kernel::coming(context)? {
-        found.push(("/lib/modules", packed(coming.packages.into_iter()), KERNEL_GROWS));
+        // What the distribution's running kernel is like, its next one is as well.
+        let grows = context.facts.modules.compression.as_ref().map_or(KERNEL_GROWS, |_| PACKED_KERNEL_GROWS);
+        found.push(("/lib/modules", packed(coming.packages.into_iter()), grows));
     }
     found.retain(|(_, packed, _)| *packed > 0);
     Ok(found)
+}
+
+/// The package database that this host has.
+fn database(context: &Context<'_>) -> Result<impl Iterator<Item = &'static str>> {
+    let mut found = Vec::new();
+    for place in DATABASES {
+        if context.host.exists(Path::new(place))? {
+            found.push(place);
+        }
+    }
+    Ok(found.into_iter())
 }
 
 fn packed<'a>(packages: impl Iterator<Item = &'a Package>) -> u64 {
@@ -202,14 +226,24 @@ fn mount_options(context: &Context<'_>) -> Result<Vec<Finding>> {
     let mut places =
         vec![("/etc", false, false), (HOME, true, false), (STATE, false, false), ("/var/log", false, false)];
     places.extend([("/usr/local/bin", false, false), ("/etc/systemd/system", false, false)]);
+    let etcd = &context.config.etcd;
+    if is_member(context) {
+        let directories = std::iter::once(&etcd.data_dir).chain(&etcd.wal_dir);
+        places.extend(directories.filter_map(|directory| directory.to_str()).map(|place| (place, false, false)));
+    }
     if context.roles.run_pods() {
         places.extend([(CONTAINERD, true, true), (KUBELET, true, true)]);
     }
-    if kernel::coming(context)?.is_some() {
-        places.extend([(BOOT, false, false), ("/lib/modules", false, false)]);
+    let comes = kernel::coming(context)?.is_some();
+    if comes {
+        places.extend([(BOOT, false, false), ("/lib/modules", false, false), (BUILDING, false, false)]);
     }
     if matches!(os_packages::work_on(context), Ok(Some((_, work))) if !work.is_empty()) {
         places.push(("/usr", true, false));
+    }
+    if comes || places.iter().any(|(place, ..)| *place == "/usr") {
+        // Scripts of packages are started from there by dpkg; rpm hands them to the shell.
+        places.extend(database(context)?.map(|place| (place, place == DATABASES[0], false)));
     }
     let mut findings = Vec::new();
     for (place, runs, setuid) in places {
@@ -226,7 +260,7 @@ fn mount_options(context: &Context<'_>) -> Result<Vec<Finding>> {
             refused("noexec", "a filesystem from which programs can be started", "exec")
         } else if filesystem.nosuid && setuid {
             let follows = "setuid programs in containers do not get their rights";
-            Finding::limit(CheckName::MountOptions, at.clone(), "nosuid", follows).advise(remount("suid"))
+            Finding::limit(CheckName::MountOptions, at.clone(), "nosuid", follows, remount("suid"))
         } else {
             continue;
         };
@@ -248,9 +282,15 @@ fn etcd_disk(context: &Context<'_>) -> Result<Option<Finding>> {
     let subject = format!("etcd's disk at `{}`", place.display());
     let mut taken = match context.host.fdatasync_latencies(place, WRITES, MEASURING) {
         Ok(taken) => taken,
-        // A full or read-only disk is a finding of its own.
+        // A full or read-only disk is a finding of its own (`disk`, `mount-options`).
         Err(error) => {
-            return Ok(Some(Finding::limit(CheckName::EtcdDisk, subject, format!("{error:#}"), "it is not measured")));
+            return Ok(Some(Finding::limit(
+                CheckName::EtcdDisk,
+                subject,
+                format!("{error:#}"),
+                "it is not measured",
+                "look at that disk: it takes no writes",
+            )));
         }
     };
     let Some(slow) = percentile(&mut taken, 99) else { return Ok(None) };
@@ -261,7 +301,7 @@ fn etcd_disk(context: &Context<'_>) -> Result<Option<Finding>> {
     let follows = format!("etcd asks for {}: slow writes cost leaders their office", milliseconds(FSYNC_LIMIT));
     let advice =
         "give etcd an SSD of its own (`data_dir`, `wal_dir` in `[etcd]`), or raise `heartbeat_ms` and `election_ms`";
-    Ok(Some(Finding::limit(CheckName::EtcdDisk, subject, found, follows).advise(advice)))
+    Ok(Some(Finding::limit(CheckName::EtcdDisk, subject, found, follows, advice)))
 }
 
 /// The value that this many percent do not exceed; none of none.

@@ -51,14 +51,10 @@ impl Finding {
         subject: impl Into<String>,
         found: impl Into<String>,
         consequence: impl Into<String>,
+        advice: impl Into<String>,
     ) -> Self {
-        Self { verdict: Verdict::Limit, needed: consequence.into(), ..Self::good(check, subject, found) }
-    }
-
-    /// Adds what a person can do.
-    #[must_use]
-    pub fn advise(self, advice: impl Into<String>) -> Self {
-        Self { advice: advice.into(), ..self }
+        let (needed, advice) = (consequence.into(), advice.into());
+        Self { verdict: Verdict::Limit, needed, advice, ..Self::good(check, subject, found) }
     }
 
     /// A reason not to begin.

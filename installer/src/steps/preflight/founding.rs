@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::join::Join;
 use crate::pki::files::{self, Origin, Wanted, certificate_path, joined};
 use crate::pki::{AuthorityName, Inspection};
-use crate::report::render;
+use crate::report::hints;
 use crate::steps::api::APISERVER_PORT;
 
 /// etcd's port for clients.
@@ -85,7 +85,7 @@ fn joins(context: &Context<'_>, join: &Join, known: Option<&Founding>) -> Result
 fn unfit(context: &Context<'_>, join: &Join) -> Option<Finding> {
     let wanted = Wanted::of(context.config, context.node);
     let error = files::plan(context.host, &wanted, Origin::Join(join), context.host.now()).err()?;
-    let advice = render(&error).lines().filter_map(|line| line.strip_prefix("hint: ")).collect::<Vec<_>>().join("; ");
+    let advice = hints(&error).join("; ");
     Some(Finding::refused(
         CheckName::JoinFile,
         "join file",
@@ -100,7 +100,8 @@ fn warned(text: &str) -> Finding {
         CheckName::Secrets,
         "secrets",
         text,
-        "whoever read it can use it: if that may have happened, make another one",
+        "whoever read it can use it",
+        "if somebody may have read it, make another one and revoke this one",
     )
 }
 

@@ -179,6 +179,7 @@ fn processors(context: &Context<'_>) -> Finding {
             "processors",
             found.to_string(),
             format!("{wanted} are better for this role"),
+            "give the host another one",
         );
     }
     Finding::good(CheckName::Processors, "processors", found.to_string())
@@ -223,6 +224,7 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
             "container",
             container.clone(),
             "the kernel and its settings are the machine's",
+            "settings and modules are made there; nothing to do where that is meant",
         ));
     }
     if !facts.oom_score_adj {
@@ -231,6 +233,7 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
             "negative OOM score",
             "not allowed here",
             "services are not protected from the out-of-memory killer",
+            "give this container CAP_SYS_RESOURCE",
         ));
     }
     if facts.nofile < 1 << 20 {
@@ -239,6 +242,7 @@ fn limits(context: &Context<'_>) -> Vec<Finding> {
             "open files",
             facts.nofile.to_string(),
             "services get this hard limit",
+            "raise the hard limit of what starts this host's systemd, or give it CAP_SYS_RESOURCE",
         ));
     }
     limits

@@ -44,7 +44,7 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
         let follows = "names that a pod mistypes, or looks for in its search domains, get an answer from outside";
         let found = format!("the name server answers {first} for `{name}`, which does not exist");
         let advice = "take that domain out of `search` in /etc/resolv.conf, or the `*` record out of its zone";
-        findings.push(Finding::limit(CheckName::WildcardDns, "wildcard DNS", found, follows).advise(advice));
+        findings.push(Finding::limit(CheckName::WildcardDns, "wildcard DNS", found, follows, advice));
     }
     Ok(findings)
 }
@@ -73,7 +73,7 @@ fn host_name(name: &str) -> Finding {
     let follows =
         if local { "every host has that one" } else { "host names are small letters, digits and `-` (RFC 1123)" };
     let advice = "`hostnamectl set-hostname NAME`";
-    Finding::limit(CheckName::HostName, subject, format!("`{name}`"), follows).advise(advice)
+    Finding::limit(CheckName::HostName, subject, format!("`{name}`"), follows, advice)
 }
 
 /// Addresses of a name in `/etc/hosts`.
@@ -98,7 +98,7 @@ fn resolution(context: &Context<'_>, found: &[IpAddr]) -> Option<Finding> {
     }
     let follows = format!("programs that ask for the node by its name do not get {wanted}");
     let advice = format!("write `{wanted} {own}` to /etc/hosts");
-    Some(Finding::limit(name, subject, format!("resolves to {first}"), follows).advise(advice))
+    Some(Finding::limit(name, subject, format!("resolves to {first}"), follows, advice))
 }
 
 #[cfg(test)]

@@ -41,15 +41,13 @@ fn firewall(context: &Context<'_>) -> Vec<Finding> {
             }
             "input" => {
                 let follows = "other hosts do not reach this one where no rule lets them in";
-                findings.push(
-                    Finding::limit(name, subject, found, follows).advise(format!("let in {}", openings(context))),
-                );
+                findings.push(Finding::limit(name, subject, found, follows, format!("let in {}", openings(context))));
             }
             "forward" if context.roles.run_pods() => {
                 let follows = "packets of pods are not passed on where no rule lets them through";
                 let cluster = &context.config.cluster;
                 let advice = format!("accept what comes from and goes to {}", cluster.pod_cidr);
-                findings.push(Finding::limit(name, subject, found, follows).advise(advice));
+                findings.push(Finding::limit(name, subject, found, follows, advice));
             }
             _ => {}
         }
@@ -94,11 +92,11 @@ fn time_sync(context: &Context<'_>) -> Option<Finding> {
     }
     if services.is_empty() {
         let advice = "let a time service run, or name servers in `time_servers` of `[host]`";
-        return Some(Finding::limit(name, subject, "no time service runs", follows).advise(advice));
+        return Some(Finding::limit(name, subject, "no time service runs", follows, advice));
     }
     if facts.clock.synchronised == Some(false) {
         let found = format!("{services} runs, and the clock is not synchronised");
-        return Some(Finding::limit(name, subject, found, follows).advise("give it a server that it can reach"));
+        return Some(Finding::limit(name, subject, found, follows, "give it a server that it can reach"));
     }
     Some(Finding::good(name, subject, services))
 }
@@ -107,9 +105,8 @@ fn upgrades(context: &Context<'_>) -> Option<Finding> {
     let timers = context.facts.services.upgrades.join(", ");
     let follows = "packages change, services restart and kernels come in whenever it likes";
     let advice = format!("`systemctl disable --now {timers}`, and upgrade node by node");
-    let limit =
-        || Finding::limit(CheckName::UnattendedUpgrades, "unattended upgrades", format!("{timers} is active"), follows);
-    (!timers.is_empty()).then(|| limit().advise(advice))
+    let (name, subject, found) = (CheckName::UnattendedUpgrades, "unattended upgrades", format!("{timers} is active"));
+    (!timers.is_empty()).then(|| Finding::limit(name, subject, found, follows, advice))
 }
 
 /// Variables that systemd gives to kubelet, apiserver and the others: Go programs send what they fetch through the proxy,
@@ -164,10 +161,13 @@ fn engines(context: &Context<'_>) -> Option<Finding> {
     }
     let follows = "it shares the packet filter and the disk with this node (Docker has what is forwarded dropped)";
     let advice = format!("`systemctl disable --now {engines}` if nothing needs it");
-    Some(
-        Finding::limit(CheckName::OtherRuntimes, "other container engines", format!("{engines} is active"), follows)
-            .advise(advice),
-    )
+    Some(Finding::limit(
+        CheckName::OtherRuntimes,
+        "other container engines",
+        format!("{engines} is active"),
+        follows,
+        advice,
+    ))
 }
 
 /// Only where packages are to be installed.
@@ -183,10 +183,22 @@ fn package_managers(context: &Context<'_>) -> Option<Finding> {
         .any(|component| matches!(component.kind, Kind::Packages | Kind::Kernel) && share.has(component));
     let (name, subject) = (CheckName::PackageManager, "package manager");
     if !installs {
-        return Some(Finding::limit(name, subject, busy, "this run installs no packages"));
+        return Some(Finding::limit(
+            name,
+            subject,
+            busy,
+            "this run installs no packages",
+            "nothing; it may change this host while the run does",
+        ));
     }
     // It may end before packages are installed: that step waits, and refuses then.
-    Some(Finding::limit(name, subject, busy, "the step os-packages waits for it, as long as `--wait` says"))
+    Some(Finding::limit(
+        name,
+        subject,
+        busy,
+        "the step os-packages waits for it, as long as `--wait` says",
+        "let it end",
+    ))
 }
 
 #[cfg(test)]

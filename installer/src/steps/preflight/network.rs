@@ -56,8 +56,10 @@ fn unresolved(context: &Context<'_>) -> Option<Finding> {
         }
     }
     let first = "users of the API need them (`api_names`)";
-    (!unknown.is_empty())
-        .then(|| Finding::limit(CheckName::ApiNames, "names", format!("cannot resolve {}", unknown.join(", ")), first))
+    let advice = "put them into the name server, or into /etc/hosts where the API is used";
+    (!unknown.is_empty()).then(|| {
+        Finding::limit(CheckName::ApiNames, "names", format!("cannot resolve {}", unknown.join(", ")), first, advice)
+    })
 }
 
 fn address(context: &Context<'_>) -> Finding {
@@ -89,7 +91,7 @@ fn default_routes(context: &Context<'_>) -> Option<Finding> {
             let found = format!("{} of the same metric: {}", equal.len(), equal.join(", "));
             let follows = "packets to elsewhere leave over any of them, and answers may not come back";
             let advice = "give them different metrics";
-            return Some(Finding::limit(CheckName::DefaultRoutes, "default routes", found, follows).advise(advice));
+            return Some(Finding::limit(CheckName::DefaultRoutes, "default routes", found, follows, advice));
         }
     }
     None
@@ -104,7 +106,7 @@ fn mtu_of_pods(context: &Context<'_>) -> Option<Finding> {
     let found = format!("{bridge} on {}, {outside} on {}", OWN_INTERFACES[0], own.interface);
     let follows = "large packets of pods are lost on their way to other nodes";
     let advice = format!("`ip link set {} mtu {outside}`, or a larger MTU on {}", OWN_INTERFACES[0], own.interface);
-    (bridge > outside).then(|| Finding::limit(CheckName::Mtu, "MTU of pods", found, follows).advise(advice))
+    (bridge > outside).then(|| Finding::limit(CheckName::Mtu, "MTU of pods", found, follows, advice))
 }
 
 /// Addresses of this host inside the networks that the cluster uses for itself.

@@ -52,6 +52,7 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
             "way to other nodes",
             format!("{error:#}"),
             "it is not looked at",
+            "see that `ip route get ADDRESS` works here for each node",
         )),
     }
     findings
@@ -76,8 +77,15 @@ fn named_interface(context: &Context<'_>) -> Option<Finding> {
 fn small_packets(context: &Context<'_>, interface: &str) -> Option<Finding> {
     let mtu = context.facts.interfaces.iter().find(|found| found.name == interface)?.mtu;
     let found = format!("{mtu} on {interface}");
-    (mtu < MTU)
-        .then(|| Finding::limit(CheckName::Mtu, "MTU", found, format!("pods get no more; {MTU} is expected of a link")))
+    (mtu < MTU).then(|| {
+        Finding::limit(
+            CheckName::Mtu,
+            "MTU",
+            found,
+            format!("pods get no more; {MTU} is expected of a link"),
+            format!("`ip link set {interface} mtu {MTU}` where the network carries that, and in its configuration too"),
+        )
+    })
 }
 
 /// The answers by the address that was asked for. Each question has a list of its own; those without a way have none.
@@ -194,6 +202,7 @@ impl Trouble {
                 "source address",
                 format!("{source} towards {names}"),
                 format!("they see this node under it, not under {own}"),
+                first,
             ),
         }
     }
@@ -286,7 +295,8 @@ roles = ["worker"]
         assert!(lines[0].contains("found 10.9.0.9 towards m2") && lines[0].contains("etcd refuses"), "{lines:?}");
         assert_eq!(
             lines[1],
-            "source address: 10.9.0.9 towards w1 (10.9.0.3); they see this node under it, not under 10.9.0.1 [source-address]"
+            "source address: 10.9.0.9 towards w1 (10.9.0.3); they see this node under it, not under 10.9.0.1; do: make the configured \
+             address the first of its interface, or give the route a `src` [source-address]"
         );
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
             CheckName::KubeProxyMode,
             subject,
             found,
-            "Kubernetes is about to remove it: prefer `nftables`",
+            "Kubernetes is about to remove it",
+            "`kube_proxy = \"nftables\"` in `[network]`, or leave it out",
         )];
     }
     vec![Finding::good(CheckName::KubeProxyMode, subject, mode.name())]

@@ -80,7 +80,7 @@ fn judge(address: SocketAddr, said: Said, joins: bool) -> Finding {
         return if joins {
             Finding::refused(name, subject, found, "one that is: nothing it says is believed before", advice)
         } else {
-            Finding::limit(name, subject, found, "this host does not believe what that master says").advise(advice)
+            Finding::limit(name, subject, found, "this host does not believe what that master says", advice)
         };
     };
     let found =
@@ -91,7 +91,7 @@ fn judge(address: SocketAddr, said: Said, joins: bool) -> Finding {
         return Finding::refused(name, subject, found, needed, advice);
     }
     if ahead.abs() > NOTABLE {
-        return Finding::limit(name, subject, found, "etcd and leases want clocks that are the same").advise(advice);
+        return Finding::limit(name, subject, found, "etcd and leases want clocks that are the same", advice);
     }
     Finding::good(name, subject, format!("that of {ip}, within {NOTABLE:.0} s"))
 }

@@ -73,7 +73,7 @@ fn forwarding(context: &Context<'_>) -> Finding {
     let needed = "it, to route packets of pods";
     if facts.container.is_some() {
         let advice = "let the machine give this container a /proc/sys/net of its own";
-        return Finding::limit(name, subject, format!("{key} cannot be set here"), needed).advise(advice);
+        return Finding::limit(name, subject, format!("{key} cannot be set here"), needed, advice);
     }
     let advice = "use a kernel with IPv4 forwarding, and a writable /proc/sys";
     Finding::refused(name, subject, format!("{key} cannot be set"), needed, advice)
@@ -129,7 +129,7 @@ fn finding(harm: &Harm, line: &Line, inside: bool) -> Finding {
     if harm.fatal && !inside {
         return Finding::refused(CheckName::Sysctls, subject, found, harm.needed, advice);
     }
-    Finding::limit(CheckName::Sysctls, subject, found, harm.needed).advise(advice)
+    Finding::limit(CheckName::Sysctls, subject, found, harm.needed, advice)
 }
 
 /// The files in the order in which they are read, with the names that make the order.

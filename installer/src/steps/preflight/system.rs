@@ -30,7 +30,7 @@ pub(super) fn look(context: &Context<'_>) -> Vec<Finding> {
     findings.extend(secure_boot(context));
     findings.extend(foreign_modules(context));
     findings.extend(entropy(facts));
-    findings.extend(immutable(facts));
+    findings.extend(immutable(context));
     findings.extend(shutdown(facts));
     findings
 }
@@ -78,9 +78,13 @@ fn selinux(context: &Context<'_>) -> Option<Finding> {
     match context.facts.security.selinux {
         SeLinux::Off => None,
         SeLinux::Permissive => Some(Finding::good(name, "SELinux", "permissive")),
-        SeLinux::Enforcing if context.facts.container.is_some() => {
-            Some(Finding::limit(name, "SELinux", "enforcing on the machine", "its policy decides what works here"))
-        }
+        SeLinux::Enforcing if context.facts.container.is_some() => Some(Finding::limit(
+            name,
+            "SELinux",
+            "enforcing on the machine",
+            "its policy decides what works here",
+            "look into that machine's audit log when something is denied",
+        )),
         SeLinux::Enforcing if context.config.host.selinux == Selinux::Permissive => {
             Some(Finding::good(name, "SELinux", "enforcing; it will be made permissive"))
         }
@@ -104,7 +108,7 @@ fn apparmor(context: &Context<'_>) -> Option<Finding> {
         return Some(Finding::good(CheckName::AppArmor, "AppArmor", "on"));
     }
     let (found, follows) = ("on, without `apparmor_parser`", "containers run without a profile");
-    Some(Finding::limit(CheckName::AppArmor, "AppArmor", found, follows).advise("install the package `apparmor`"))
+    Some(Finding::limit(CheckName::AppArmor, "AppArmor", found, follows, "install the package `apparmor`"))
 }
 
 /// Modules that the components of this role ask for.
@@ -134,6 +138,7 @@ fn modules(context: &Context<'_>) -> Vec<Finding> {
             "kernel modules",
             found,
             "they load only if the kernel decompresses them itself",
+            "install the distribution's own `kmod`, which reads them",
         ));
     }
     let components = context.components.iter().filter(|component| share.has(component));
@@ -145,7 +150,14 @@ fn modules(context: &Context<'_>) -> Vec<Finding> {
         findings.push(Finding::good(name, "kernel modules", format!("{} wanted, all there", wanted.len())));
     } else {
         let follows = "what needs them may not work";
-        findings.push(Finding::limit(name, "kernel modules", format!("no {}", absent.join(", ")), follows));
+        let advice = match &facts.container {
+            Some(_) => "load them on the machine that this container runs on",
+            None => {
+                "install the distribution's package that has them (`linux-modules-extra-…`, `kernel-modules-extra`), or let \
+                 `[kernel]` take the bundle's kernel"
+            }
+        };
+        findings.push(Finding::limit(name, "kernel modules", format!("no {}", absent.join(", ")), follows, advice));
     }
     findings
 }
@@ -175,11 +187,14 @@ fn secure_boot(context: &Context<'_>) -> Option<Finding> {
     let found = format!("on, and {} of the bundle is not signed for it", unsigned.join(", "));
     let advice = "use the distribution's signed kernel, or switch Secure Boot off in the firmware";
     if context.config.kernel.policy == KernelPolicy::Keep {
-        return Some(Finding::limit(name, subject, found, "that kernel would not start here").advise(advice));
+        return Some(Finding::limit(name, subject, found, "that kernel would not start here", advice));
     }
     // GRUB would stand in its menu until somebody comes: nothing that leads back runs by then.
     Some(Finding::refused(name, subject, found, "a kernel that this firmware starts", advice))
 }
+
+/// What to do about a module that does not come with a kernel.
+const BUILT: &str = "build it for each new kernel before that boots (DKMS with headers and compiler)";
 
 /// Drivers of others: a new kernel starts without them until somebody builds them for it. When one comes, that is no kernel
 /// for a host whose root disk or network needs them.
@@ -194,7 +209,7 @@ fn foreign_modules(context: &Context<'_>) -> Vec<Finding> {
         if module.drives.is_empty() {
             let found = format!("not of the kernel's own tree (taint {taint})");
             let follows = "it is not there after a kernel upgrade until somebody builds it";
-            findings.push(Finding::limit(name, subject, found, follows));
+            findings.push(Finding::limit(name, subject, found, follows, BUILT));
             continue;
         }
         let found =
@@ -207,7 +222,15 @@ fn foreign_modules(context: &Context<'_>) -> Vec<Finding> {
                               for that kernel as soon as it is installed (DKMS with headers and compiler)";
                 findings.push(Finding::refused(name, subject, found, needed, advice));
             }
-            _ => findings.push(Finding::limit(name, subject, found, "it has to be built anew for another kernel")),
+            _ => {
+                findings.push(Finding::limit(
+                    name,
+                    subject,
+                    found,
+                    "it has to be built anew for another kernel",
+                    BUILT,
+                ));
+            }
         }
     }
     if !facts.dkms.is_empty() {
@@ -217,6 +240,7 @@ fn foreign_modules(context: &Context<'_>) -> Vec<Finding> {
             "DKMS",
             found,
             "they are built again for each kernel, which takes headers and a compiler",
+            "have both on the host before it gets another kernel",
         ));
     }
     findings
@@ -237,11 +261,14 @@ fn entropy(facts: &Facts) -> Option<Finding> {
         return Some(Finding::good(name, "entropy", found));
     }
     let advice = "give the machine a random number device (virtio-rng)";
-    Some(Finding::limit(name, "entropy", found, "making keys waits for more").advise(advice))
+    Some(Finding::limit(name, "entropy", found, "making keys waits for more", advice))
 }
 
-fn immutable(facts: &Facts) -> Option<Finding> {
-    let paths: Vec<String> = facts.immutable.iter().map(|path| path.display().to_string()).collect();
+fn immutable(context: &Context<'_>) -> Option<Finding> {
+    // Files of the boot loader are written for another kernel alone.
+    let comes = kernel::coming(context).is_ok_and(|coming| coming.is_some());
+    let paths = context.facts.immutable.iter().filter(|path| comes || !path.starts_with("/boot"));
+    let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
     (!paths.is_empty()).then(|| {
         Finding::refused(
             CheckName::ImmutableFiles,
@@ -260,9 +287,10 @@ fn shutdown(facts: &Facts) -> Option<Finding> {
         return Some(Finding::refused(name, subject, found, needed, "`shutdown -c`, or wait until it is over"));
     }
     let found = "logins are refused (/run/nologin or /etc/nologin)";
-    facts
-        .nologin
-        .then(|| Finding::limit(name, subject, found, "the host may be starting, stopping or under maintenance"))
+    let advice = "wait for its end (`systemctl is-system-running`), or remove a file that was forgotten";
+    facts.nologin.then(|| {
+        Finding::limit(name, subject, found, "the host may be starting, stopping or under maintenance", advice)
+    })
 }
 
 #[cfg(test)]

@@ -189,6 +189,15 @@ const REASONS: &[Reason] = &[
     ),
     (
         CheckName::MountOptions,
+        |bed| {
+            bed.config.etcd.wal_dir = Some("/fast/wal".into());
+            bed.host.fake().set_filesystem("/fast/wal", Filesystem { read_only: true, ..disk(20_000) });
+        },
+        Verdict::Refused,
+        "mount options of `/fast/wal`: found read-only",
+    ),
+    (
+        CheckName::MountOptions,
         |bed| bed.host.fake().set_filesystem("/var/lib/containerd", Filesystem { nosuid: true, ..disk(20_000) }),
         Verdict::Limit,
         "nosuid",
@@ -214,7 +223,10 @@ const REASONS: &[Reason] = &[
     ),
     (
         CheckName::Mtu,
-        |bed| bed.facts.interfaces.push(Interface { name: "cni0".to_owned(), mtu: 9000, up: true }),
+        |bed| {
+            bed.facts.interfaces.push(Interface { name: "cni0".to_owned(), mtu: 9000, up: true });
+            bed.put("/etc/sealift/pki/ca.crt", "x");
+        },
         Verdict::Limit,
         "9000 on cni0, 1500 on eth0",
     ),
@@ -271,6 +283,12 @@ const REASONS: &[Reason] = &[
         "found 192.0.2.1 on eth0; needed: it on eth7",
     ),
     (CheckName::Leftovers, |bed| bed.put("/var/lib/k0s/x", ""), Verdict::Refused, "state of k0s"),
+    (
+        CheckName::Leftovers,
+        |bed| bed.facts.interfaces.push(Interface { name: "flannel.1".to_owned(), mtu: 1450, up: true }),
+        Verdict::Refused,
+        "interfaces of another cluster: found flannel.1",
+    ),
     (
         CheckName::Units,
         |bed| bed.put("/usr/lib/systemd/system/etcd.service", "[Service]\nExecStart=/usr/bin/etcd\n"),
@@ -442,6 +460,17 @@ fn whatever_can_be_ignored_is_a_limit_then_and_the_rest_stays_refused() {
         assert_eq!(context(&bed).unwrap(), Check::Kept("1 ignored finding".to_owned()), "{name}");
         let lines: Vec<String> = bed.events.events().iter().filter_map(crate::event::Event::line).collect();
         assert!(lines.iter().any(|line| line.starts_with("test: ignored: ")), "{name}: {lines:?}");
+    }
+}
+
+#[test]
+fn what_is_not_good_comes_with_what_to_do() {
+    for (name, spoil, ..) in REASONS.iter().chain(preflight_upgrade::REASONS) {
+        let mut bed = Bed::new();
+        spoil(&mut bed);
+        for finding in look(&bed).iter().filter(|finding| finding.verdict != Verdict::Good) {
+            assert!(!finding.needed.is_empty() && !finding.advice.is_empty(), "{name}: {finding}");
+        }
     }
 }
 

@@ -84,6 +84,62 @@ pub(super) const REASONS: &[Reason] = &[
         "600 MiB for `/lib/modules`",
     ),
     (
+        CheckName::Disk,
+        |bed| {
+            upgrade(bed);
+            bed.host.fake().set_filesystem("/var/tmp", Filesystem { device: "8:4".to_owned(), ..disk(300) });
+        },
+        Verdict::Refused,
+        "360 MiB for `/var/tmp`",
+    ),
+    (
+        CheckName::Disk,
+        |bed| {
+            upgrade(bed);
+            bed.put("/var/lib/dpkg/status", "");
+            bed.host.fake().set_filesystem("/var/lib/dpkg", Filesystem { device: "8:5".to_owned(), ..disk(40) });
+        },
+        Verdict::Refused,
+        "48 MiB for `/var/lib/dpkg`",
+    ),
+    (
+        CheckName::MountOptions,
+        |bed| {
+            upgrade(bed);
+            bed.put("/var/lib/dpkg/status", "");
+            bed.host.fake().set_filesystem("/var/lib/dpkg", Filesystem { noexec: true, ..disk(20_000) });
+        },
+        Verdict::Refused,
+        "mount options of `/var/lib/dpkg`: found noexec",
+    ),
+    (
+        CheckName::ImmutableFiles,
+        |bed| {
+            upgrade(bed);
+            bed.facts.immutable = vec!["/boot/grub/grub.cfg".into()];
+        },
+        Verdict::Refused,
+        "`chattr -i -a /boot/grub/grub.cfg`",
+    ),
+    (
+        CheckName::Kernel,
+        |bed| {
+            upgrade(bed);
+            bed.config.kernel.policy = KernelPolicy::Exact("6.12.10-amd64".to_owned());
+        },
+        Verdict::Refused,
+        "and the bundle brings Linux 6.12.9-amd64; needed: what `[kernel]` of the config wants; do: take a bundle with such a kernel",
+    ),
+    (
+        CheckName::Kernel,
+        |bed| {
+            upgrade(bed);
+            bed.components.pop();
+        },
+        Verdict::Refused,
+        "the bundle brings no kernel for debian-12",
+    ),
+    (
         CheckName::MountOptions,
         |bed| {
             upgrade(bed);
@@ -177,6 +233,24 @@ fn upgrade(bed: &mut Bed) {
     bed.put(&format!("/boot/vmlinuz-{}", bed.facts.kernel), "x");
     Simulated::install(&bed.host);
     bring_kernel(bed, "linux-image-6.12.9-amd64", 100 << 20);
+}
+
+#[test]
+fn a_kernel_whose_modules_are_packed_does_not_grow() {
+    let mut bed = Bed::new();
+    upgrade(&mut bed);
+    bed.host.fake().set_filesystem("/lib/modules", Filesystem { device: "8:3".to_owned(), ..disk(250) });
+    let refused = |bed: &Bed| look(bed).iter().any(|finding| finding.verdict == Verdict::Refused);
+    assert!(refused(&bed));
+    bed.facts.modules.compression = Some("xz".to_owned());
+    assert!(!refused(&bed));
+}
+
+#[test]
+fn without_another_kernel_the_boot_loaders_files_are_not_looked_at() {
+    let mut bed = Bed::new();
+    bed.facts.immutable = vec!["/boot/grub/grub.cfg".into()];
+    assert!(look(&bed).iter().all(|finding| finding.verdict == Verdict::Good));
 }
 
 #[test]

@@ -263,16 +263,27 @@ impl Machine {
             if release == NEW && self.fate == Fate::Dies {
                 continue;
             }
-            self.require_no_countdown(&release);
-            self.bed.facts.kernel.clone_from(&release);
-            self.bed.put("/proc/sys/kernel/osrelease", &release);
-            self.bed.put("/proc/sys/kernel/random/boot_id", &format!("boot-{}\n", self.boots));
-            self.bed.put("/proc/sys/kernel/version", if release == NEW { "#1 new\n" } else { "#1 old\n" });
-            let poor = release == NEW && self.fate == Fate::Poor;
-            self.bed.facts.modules.present =
-                MODULES.iter().filter(|name| !poor || **name != "ip_vs").map(|name| (*name).to_owned()).collect();
+            self.come_up(&release);
             return release;
         }
+    }
+
+    /// The running kernel starts the one that it has loaded.
+    pub(super) fn kexec(&mut self) {
+        self.bed.put("/sys/kernel/kexec_loaded", "0\n");
+        self.boots += 1;
+        self.come_up(NEW);
+    }
+
+    fn come_up(&mut self, release: &str) {
+        self.require_no_countdown(release);
+        release.clone_into(&mut self.bed.facts.kernel);
+        self.bed.put("/proc/sys/kernel/osrelease", release);
+        self.bed.put("/proc/sys/kernel/random/boot_id", &format!("boot-{}\n", self.boots));
+        self.bed.put("/proc/sys/kernel/version", if release == NEW { "#1 new\n" } else { "#1 old\n" });
+        let poor = release == NEW && self.fate == Fate::Poor;
+        self.bed.facts.modules.present =
+            MODULES.iter().filter(|name| !poor || **name != "ip_vs").map(|name| (*name).to_owned()).collect();
     }
 
     /// An initramfs that counts down ends a kernel that is not on trial, unless the unit is there that ends the countdown.
