@@ -14,7 +14,7 @@ use installer::plan::Steps;
 use installer::report::{Exit, exit_of, render};
 use installer::step::{Change, Check, Step, Target};
 
-use crate::host::{Bed, File, Tree};
+use crate::host::{Bed, File, Tree, unlocked};
 
 const YES: Reset = Reset {
     drain: false,
@@ -113,11 +113,11 @@ fn bed() -> Bed {
 }
 
 fn install(bed: &Bed) -> anyhow::Result<Exit> {
-    commands::install(&bed.host, &bed.arguments, &Output::silent(), &node)
+    unlocked(|| commands::install(&bed.host, &bed.arguments, &Output::silent(), &node))
 }
 
 fn reset(host: &Host) -> anyhow::Result<Exit> {
-    commands::reset(host, &YES, &Output::silent())
+    unlocked(|| commands::reset(host, &YES, &Output::silent()))
 }
 
 fn assert_same(found: &Tree, wanted: &Tree, when: &str) {

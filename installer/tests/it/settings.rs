@@ -13,7 +13,7 @@ use installer::plan::Steps;
 use installer::report::{Exit, render};
 use installer::steps::host_settings::HostSettings;
 
-use crate::host::{Bed, Tree};
+use crate::host::{Bed, Tree, unlocked};
 
 const YES: Reset = Reset {
     drain: false,
@@ -162,11 +162,11 @@ impl Site {
     }
 
     fn install(&self) -> anyhow::Result<Exit> {
-        commands::install(&self.bed.host, &self.bed.arguments, &Output::silent(), &steps)
+        unlocked(|| commands::install(&self.bed.host, &self.bed.arguments, &Output::silent(), &steps))
     }
 
     fn reset(&self) -> anyhow::Result<Exit> {
-        commands::reset(&self.bed.host, &YES, &Output::silent())
+        unlocked(|| commands::reset(&self.bed.host, &YES, &Output::silent()))
     }
 
     /// Files, what the kernel shows, and what the daemons hold.
