@@ -32,6 +32,7 @@ mod host_firewall;
 mod host_settings;
 mod preflight;
 mod preflight_checks;
+mod preflight_reasons;
 mod preflight_upgrade;
 
 const CONFIG: &str = r#"

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use bundle::component::{Kind, Role};
 
-use super::preflight_checks::{Reason, look};
+use super::preflight_checks::look;
+use super::preflight_reasons::Reason;
 use super::{Bed, disk};
 use crate::checks::CheckName;
 use crate::config::KernelPolicy;
