@@ -23,7 +23,8 @@ const ETCD: &[(&str, &str)] = &[("/var/lib/etcd", "data of another etcd")];
 
 /// Interfaces that networks of pods and proxies leave behind, until somebody deletes them or the next boot. Addresses on them are taken
 /// for this host's own.
-const INTERFACES: &[&str] = &["cni0", "flannel.1", "kube-ipvs0", "cilium_host", "cilium_net", "weave", "kube-bridge"];
+const INTERFACES: &[&str] =
+    &["cni0", "flannel.1", "vxlan.calico", "kube-ipvs0", "cilium_host", "cilium_net", "weave", "kube-bridge"];
 
 /// All findings of this file.
 pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
@@ -60,7 +61,7 @@ pub(super) fn look(context: &Context<'_>) -> Result<Vec<Finding>> {
 /// What another cluster's network left.
 fn interfaces(context: &Context<'_>) -> Option<Finding> {
     let names = context.facts.interfaces.iter().map(|interface| interface.name.as_str());
-    let left: Vec<&str> = names.filter(|name| INTERFACES.contains(name) || name.starts_with("cali")).collect();
+    let left: Vec<&str> = names.filter(|name| INTERFACES.contains(name)).collect();
     let first = left.first()?;
     let advice = format!("reset the other installation, then reboot or `ip link delete {first}`");
     let (name, subject, found) = (CheckName::Leftovers, "interfaces of another cluster", left.join(", "));
